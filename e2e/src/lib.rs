@@ -1,0 +1,1 @@
+//! certwave-e2e
