@@ -1,1 +1,12 @@
-//! certwave-core
+//! Certwave's decisions, pure: time and random values are inputs, actions are outputs.
+//!
+//! [`model`] holds the values the ledger keeps, [`policy`] what a fleet asks for, [`job`] the table of job states,
+//! [`step`] decides on one event for one device, [`due`] on who needs a job, [`backoff`] on when to try again.
+//! Waves, gates and windows will stand beside [`due`] and choose among the devices that it finds.
+
+pub mod backoff;
+pub mod due;
+pub mod job;
+pub mod model;
+pub mod policy;
+pub mod step;
