@@ -1,1 +1,12 @@
-//! certwave-controller
+//! The operator: reconcilers that resolve custom resources, and the engine that drives devices through their jobs.
+//!
+//! [`reconcile`] is the one place that talks to Kubernetes, [`engine`] the one that talks to brokers, the ledger the one
+//! place where decisions are kept. [`registry`] and [`notice`] are what passes between the first two.
+
+pub mod command;
+pub mod engine;
+pub mod http;
+pub mod metrics;
+pub mod notice;
+pub mod reconcile;
+pub mod registry;

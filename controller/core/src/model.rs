@@ -1,5 +1,7 @@
 //! What the ledger knows of a device. Times are Unix milliseconds unless a name says otherwise.
 
+use std::collections::BTreeMap;
+
 use certwave_protocol::code::Code;
 use certwave_protocol::ids::{BrokerId, ClaimName, DeviceId, Epoch, Fingerprint, JobId, Nonce, SessionId};
 use certwave_protocol::message::Subject;
@@ -71,6 +73,8 @@ pub struct Device {
     pub object: ObjectRef,
     /// The fleet's name, in the object's namespace.
     pub fleet: String,
+    /// Labels of the declaration (site, model, ring): the certificate template and selectors use them.
+    pub labels: BTreeMap<String, String>,
     /// The certificate that the device starts from, as proven.
     pub current: Option<Credential>,
     /// The one before, until it expires.
@@ -102,6 +106,7 @@ impl Device {
             id,
             object,
             fleet,
+            labels: BTreeMap::new(),
             current: None,
             previous: None,
             pending: None,

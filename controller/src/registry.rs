@@ -1,0 +1,229 @@
+//! What the reconcilers have resolved and the engine works by: brokers, fleets and rotations as ready-to-use values.
+//!
+//! Reconcilers put entries in and take them out; the engine only reads. An entry is replaced as a whole, so a reader
+//! that holds one keeps a consistent view.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use certwave_core::model::ObjectRef;
+use certwave_core::policy::{FleetPolicy, JobPolicy};
+use certwave_ledger::FleetKey;
+use certwave_pki::{CertificateAuthority, CsrPolicy, LeafTemplate};
+use certwave_protocol::ids::{BrokerId, Fingerprint};
+use certwave_protocol::jws::SigningKey;
+use certwave_protocol::message::Der;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::Notify;
+
+/// A broker to connect to.
+pub struct BrokerEntry {
+    /// Its immutable id.
+    pub id: BrokerId,
+    /// The `Broker` object.
+    pub object: ObjectRef,
+    /// Host name or address; also the name that its certificate must bear.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Topic prefix.
+    pub prefix: String,
+    /// Anchors for its server certificate.
+    pub anchors: Vec<CertificateDer<'static>>,
+    /// The controller's client certificate (`~controller`), leaf first.
+    pub client_chain: Vec<CertificateDer<'static>>,
+    /// Its key.
+    pub client_key: PrivateKeyDer<'static>,
+    /// The control key: signs all messages to devices.
+    pub control_key: SigningKey,
+    /// The control certificate, leaf first, without the root.
+    pub control_chain: Vec<Der>,
+    /// Changes when anything above changes that needs a new connection.
+    pub version: String,
+}
+
+/// A CA that issues for a fleet, with what devices need to know of it.
+#[derive(Clone)]
+pub struct IssuerEntry {
+    /// The CA.
+    pub ca: Arc<CertificateAuthority>,
+    /// Its `CertificateAuthority` object.
+    pub object: ObjectRef,
+    /// How long its CRLs are valid, seconds.
+    pub crl_validity: i64,
+}
+
+/// A fleet whose CA and broker are resolved.
+pub struct FleetEntry {
+    /// Namespace and name.
+    pub key: FleetKey,
+    /// The object's uid.
+    pub uid: String,
+    /// The broker that its devices use.
+    pub broker: BrokerId,
+    /// What its devices should hold and how jobs run.
+    pub policy: FleetPolicy,
+    /// The present issuer.
+    pub issuer: IssuerEntry,
+    /// Subject and SANs of its devices.
+    pub template: LeafTemplate,
+    /// What a request must satisfy.
+    pub csr: CsrPolicy,
+    /// Key algorithms offered to devices, the preferred one first.
+    pub algorithms: Vec<String>,
+    /// Validity of a leaf.
+    pub validity: std::time::Duration,
+    /// How far `notBefore` lies in the past.
+    pub backdate: std::time::Duration,
+    /// The trust bundle that devices should hold.
+    pub anchors: Vec<Der>,
+    /// Its hash.
+    pub bundle: Fingerprint,
+}
+
+/// How a person or a schedule controls a rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RotationControl {
+    /// Starts jobs.
+    Running,
+    /// Starts none; those in flight go on.
+    Paused,
+}
+
+/// A Rotation under way (its members stand in the ledger).
+pub struct RotationEntry {
+    /// The object's uid, as in jobs.
+    pub uid: String,
+    /// The object.
+    pub object: ObjectRef,
+    /// The fleet.
+    pub fleet: FleetKey,
+    /// Where the fleet moves, if it does.
+    pub issuer: Option<IssuerEntry>,
+    /// Devices in flight at most.
+    pub max_in_flight: u32,
+    /// How its jobs run.
+    pub job: JobPolicy,
+    /// Whether jobs start.
+    pub control: RotationControl,
+}
+
+/// The state of the connection to one broker, written by the engine and shown on the `Broker`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Connected and subscribed.
+    pub connected: bool,
+    /// Why not, in words a person can act on.
+    pub error: Option<String>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Registry {
+    brokers: RwLock<HashMap<BrokerId, Arc<BrokerEntry>>>,
+    fleets: RwLock<HashMap<FleetKey, Arc<FleetEntry>>>,
+    rotations: RwLock<HashMap<String, Arc<RotationEntry>>>,
+    links: RwLock<HashMap<BrokerId, Link>>,
+    brokers_changed: Notify,
+    links_changed: Notify,
+    work: Notify,
+}
+
+fn read<K: std::hash::Hash + Eq, V: Clone>(map: &RwLock<HashMap<K, V>>, key: &K) -> Option<V> {
+    map.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+}
+
+fn all<K, V: Clone>(map: &RwLock<HashMap<K, V>>) -> Vec<V> {
+    map.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+}
+
+fn put<K: std::hash::Hash + Eq, V>(map: &RwLock<HashMap<K, V>>, key: K, value: Option<V>) {
+    let mut map = map.write().unwrap_or_else(PoisonError::into_inner);
+    match value {
+        Some(v) => map.insert(key, v),
+        None => map.remove(&key),
+    };
+}
+
+impl Registry {
+    /// The broker with this id.
+    pub fn broker(&self, id: &BrokerId) -> Option<Arc<BrokerEntry>> {
+        read(&self.brokers, id)
+    }
+
+    /// Every broker.
+    pub fn brokers(&self) -> Vec<Arc<BrokerEntry>> {
+        all(&self.brokers)
+    }
+
+    /// Sets or removes a broker.
+    pub fn set_broker(&self, id: BrokerId, entry: Option<BrokerEntry>) {
+        put(&self.brokers, id, entry.map(Arc::new));
+        self.brokers_changed.notify_waiters();
+    }
+
+    /// Resolves at the next change of a broker. Create the future before reading.
+    pub fn brokers_changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.brokers_changed.notified()
+    }
+
+    /// The fleet with this name.
+    pub fn fleet(&self, key: &FleetKey) -> Option<Arc<FleetEntry>> {
+        read(&self.fleets, key)
+    }
+
+    /// Every fleet that is ready.
+    pub fn fleets(&self) -> Vec<Arc<FleetEntry>> {
+        all(&self.fleets)
+    }
+
+    /// Sets a fleet, or removes one that is gone or not ready.
+    pub fn set_fleet(&self, key: FleetKey, entry: Option<FleetEntry>) {
+        put(&self.fleets, key, entry.map(Arc::new));
+        self.work.notify_one();
+    }
+
+    /// The rotation with this uid.
+    pub fn rotation(&self, uid: &str) -> Option<Arc<RotationEntry>> {
+        read(&self.rotations, &uid.to_owned())
+    }
+
+    /// Every rotation under way.
+    pub fn rotations(&self) -> Vec<Arc<RotationEntry>> {
+        all(&self.rotations)
+    }
+
+    /// Sets a rotation, or removes one that has ended.
+    pub fn set_rotation(&self, uid: String, entry: Option<RotationEntry>) {
+        put(&self.rotations, uid, entry.map(Arc::new));
+        self.work.notify_one();
+    }
+
+    /// The connection to this broker.
+    pub fn link(&self, id: &BrokerId) -> Link {
+        read(&self.links, id).unwrap_or_default()
+    }
+
+    /// Reports the connection to a broker.
+    pub fn set_link(&self, id: BrokerId, link: Link) {
+        if self.link(&id) != link {
+            put(&self.links, id, Some(link));
+            self.links_changed.notify_waiters();
+        }
+    }
+
+    /// Resolves at the next change of a connection.
+    pub fn links_changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.links_changed.notified()
+    }
+
+    /// Tells the scheduler that there may be something to start.
+    pub fn nudge(&self) {
+        self.work.notify_one();
+    }
+
+    /// Resolves when there may be something to start.
+    pub async fn work(&self) {
+        self.work.notified().await;
+    }
+}
