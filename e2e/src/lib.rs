@@ -1,1 +1,18 @@
-//! certwave-e2e
+//! The harness of Certwave's end-to-end tests, its demo and its benchmarks.
+//!
+//! It brings up what the product meets in the field: a Kubernetes API ([`api`]), an MQTT broker with mutual TLS
+//! ([`mosquitto`]), the project's own programs ([`process`]). Everything listens on loopback, on free ports, in a
+//! directory of its own, and ends with the process that started it, even when that is killed.
+
+pub mod api;
+pub mod http;
+pub mod identity;
+pub mod mosquitto;
+pub mod mqtt;
+pub mod ports;
+pub mod process;
+pub mod scratch;
+pub mod tools;
+pub mod wait;
+
+pub use wait::wait_for;

@@ -1,0 +1,225 @@
+//! Mosquitto with mutual TLS on loopback: a listener for devices and one for claims.
+
+mod interim;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+use tokio::net::TcpStream;
+
+use crate::identity::Identity;
+use crate::process::Process;
+use crate::scratch::Scratch;
+use crate::wait::wait_for;
+use crate::{ports, tools};
+
+pub use interim::configuration as interim_configuration;
+
+const READY: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The files that a broker's configuration names.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// Certificates of the authorities that clients must chain to, PEM.
+    pub ca: PathBuf,
+    /// The server's certificate and intermediates, PEM.
+    pub certificate: PathBuf,
+    /// The server's private key, PEM.
+    pub key: PathBuf,
+    /// Where the access rules go.
+    pub acl: PathBuf,
+}
+
+/// The text of `mosquitto.conf` and of the ACL file that it names.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    /// `mosquitto.conf`.
+    pub config: String,
+    /// The ACL file.
+    pub acl: String,
+}
+
+/// A running broker. It is killed on drop, and by the kernel when this process ends.
+pub struct Mosquitto {
+    program: PathBuf,
+    device_port: u16,
+    claim_port: u16,
+    files: Files,
+    process: Option<Process>,
+    scratch: Scratch,
+}
+
+impl Mosquitto {
+    /// A broker that does not run yet, with two free ports and the files' places; Mosquitto is installed when it is
+    /// missing and root may.
+    ///
+    /// # Errors
+    /// When there is no Mosquitto, with a line that says how to get it.
+    pub fn prepare() -> Result<Self> {
+        let scratch = Scratch::new("mosquitto")?;
+        let at = |name: &str| scratch.path().join(name);
+        let files = Files {
+            ca: at("ca.crt"),
+            certificate: at("tls.crt"),
+            key: at("tls.key"),
+            acl: at("acl"),
+        };
+        Ok(Self {
+            program: tools::mosquitto()?,
+            device_port: ports::free()?,
+            claim_port: ports::free()?,
+            files,
+            process: None,
+            scratch,
+        })
+    }
+
+    /// A broker that runs: [`Mosquitto::prepare`], [`Mosquitto::set_certificates`], the interim configuration,
+    /// [`Mosquitto::start`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn run(client_ca: &str, server: &Identity) -> Result<Self> {
+        let mut broker = Self::prepare()?;
+        broker.set_certificates(client_ca, &server.certificate, &server.key)?;
+        let configuration = interim_configuration("certwave", broker.device_port, broker.claim_port, &broker.files);
+        broker.configure(&configuration)?;
+        broker.start().await?;
+        Ok(broker)
+    }
+
+    /// The files that the configuration has to name.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// Where devices and the controller connect.
+    pub fn device_address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.device_port).into()
+    }
+
+    /// Where claims connect.
+    pub fn claim_address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.claim_port).into()
+    }
+
+    /// Writes the trusted CAs, the server's chain and its key, all PEM. A running broker sees them after
+    /// [`Mosquitto::reload`] or a restart.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn set_certificates(&self, client_ca: &str, certificate: &str, key: &str) -> Result<()> {
+        self.scratch.write("ca.crt", client_ca)?;
+        self.scratch.write("tls.crt", certificate)?;
+        self.scratch.write("tls.key", key)?;
+        Ok(())
+    }
+
+    /// Writes the configuration that the next start reads.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn configure(&self, configuration: &Configuration) -> Result<()> {
+        self.scratch.write("acl", &configuration.acl)?;
+        // Started by root, Mosquitto would become a user who cannot read these files; and a process that changes its
+        // user is no longer killed with its parent.
+        let own = if rustix::process::geteuid().is_root() {
+            "user root\n"
+        } else {
+            ""
+        };
+        self.scratch
+            .write("mosquitto.conf", format!("{own}{}", configuration.config))?;
+        Ok(())
+    }
+
+    /// Starts it and waits until both ports answer.
+    ///
+    /// # Errors
+    /// When it ends at once or does not listen; with its log.
+    pub async fn start(&mut self) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command.arg("-c").arg(self.scratch.path().join("mosquitto.conf"));
+        let mut process = Process::spawn("mosquitto", &command, &self.scratch.path().join("mosquitto.log"))?;
+        for address in [self.device_address(), self.claim_address()] {
+            let listening = wait_for("Mosquitto to listen", READY, || {
+                let ended = process.exited();
+                async move {
+                    if ended?.is_none() {
+                        TcpStream::connect(address).await?;
+                    }
+                    Ok(())
+                }
+            });
+            listening.await.with_context(|| self.log_tail())?;
+            process.check_running()?;
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Ends it as a shutdown would (SIGTERM). A broker that does not run stays so.
+    ///
+    /// # Errors
+    /// When it had to be killed.
+    pub fn stop(&mut self) -> Result<()> {
+        match self.process.take() {
+            Some(mut process) => process.stop(GRACE).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends it as a power cut would (SIGKILL).
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Stops and starts it, on the same ports.
+    ///
+    /// # Errors
+    /// See [`Mosquitto::stop`] and [`Mosquitto::start`].
+    pub async fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        self.start().await
+    }
+
+    /// Lets it read its files again (SIGHUP): ACL and certificates, not the listeners.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn reload(&self) -> Result<()> {
+        self.running()?.signal(Signal::HUP)
+    }
+
+    /// Stops it in its tracks: connections stay open, nobody answers, until [`Mosquitto::resume`].
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self) -> Result<()> {
+        self.running()?.pause()
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self) -> Result<()> {
+        self.running()?.resume()
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(self.scratch.path().join("mosquitto.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    fn running(&self) -> Result<&Process> {
+        self.process.as_ref().context("Mosquitto does not run")
+    }
+}

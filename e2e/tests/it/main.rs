@@ -1,0 +1,6 @@
+//! The end-to-end tests: one binary, so that one API server serves them all. Each test has a namespace of its own.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod broker;
+mod cluster;
+mod shared;

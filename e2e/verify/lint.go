@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/zmap/zcrypto/x509"
+	"github.com/zmap/zlint/v3"
+	zl "github.com/zmap/zlint/v3/lint"
+)
+
+// sources are the documents whose lints apply. Those of the CA/Browser Forum, the root programmes and CT are rules of
+// the public Web PKI: a device certificate has no public name, no policy of theirs and no log entry.
+var sources = zl.SourceList{zl.RFC3279, zl.RFC5280, zl.RFC5480, zl.RFC5891, zl.RFC8813}
+
+// excluded are lints of these sources that do not fit a private PKI of devices. Each says why.
+var excluded = map[string]string{
+	// RFC 5280, 4.2.1.2 says SHOULD for end entities and leaves the method open: ours is RFC 7093, method 1.
+	"w_subject_key_identifier_not_recommended_in_subscriber_cert": "the broker's tools and the ledger find keys by it",
+}
+
+// lint prints every finding of level notice and above and fails when there is any.
+func lint(paths []string) error {
+	names := make([]string, 0, len(excluded))
+	for name := range excluded {
+		names = append(names, name)
+	}
+	registry, err := zl.GlobalRegistry().Filter(zl.FilterOptions{IncludeSources: sources, ExcludeNames: names})
+	if err != nil {
+		return err
+	}
+	findings := 0
+	for _, path := range paths {
+		der, err := firstBlock(path)
+		if err != nil {
+			return err
+		}
+		certificate, err := x509.ParseCertificate(der)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		results := zlint.LintCertificateEx(certificate, registry).Results
+		ran := 0
+		lines := []string{}
+		for name, result := range results {
+			if result.Status >= zl.Pass {
+				ran++
+			}
+			if result.Status >= zl.Notice {
+				lines = append(lines, fmt.Sprintf("%s: %s: %s %s", path, result.Status, name, result.Details))
+			}
+		}
+		if ran == 0 {
+			return fmt.Errorf("%s: no lint applied", path)
+		}
+		slices.Sort(lines)
+		for _, line := range lines {
+			fmt.Fprintln(os.Stdout, line)
+		}
+		findings += len(lines)
+	}
+	if findings > 0 {
+		return fmt.Errorf("%d findings", findings)
+	}
+	return nil
+}
