@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Why a name or identifier was refused.
@@ -25,12 +24,29 @@ pub enum IdError {
     Nonce,
 }
 
+/// Implements [`JsonSchema`] for a type that is a string of `pattern` in JSON.
+macro_rules! pattern_schema {
+    ($name:ident, $pattern:literal) => {
+        impl schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({"type": "string", "pattern": $pattern})
+            }
+        }
+    };
+}
+pub(crate) use pattern_schema;
+
 macro_rules! string_id {
     ($(#[$doc:meta])* $name:ident, $check:ident, $error:ident, $pattern:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        #[schemars(with = "String", regex(pattern = $pattern))]
         pub struct $name(Box<str>);
 
         impl $name {
@@ -66,6 +82,7 @@ macro_rules! string_id {
                 &self.0
             }
         }
+        pattern_schema!($name, $pattern);
     };
 }
 
@@ -93,22 +110,25 @@ fn is_device_id(s: &str) -> bool {
     let b = s.as_bytes();
     (1..=56).contains(&b.len())
         && b[0].is_ascii_alphanumeric()
-        && b.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
+        && b.iter()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
 }
 
 fn is_label(s: &str) -> bool {
     let b = s.as_bytes();
     (1..=40).contains(&b.len())
-        && b.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-')
+        && b.iter()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-')
         && b[0] != b'-'
         && b[b.len() - 1] != b'-'
 }
 
 /// SHA-256 of a certificate's DER, of a public key, or of a trust bundle; 64 lower-case hexadecimal digits as text.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String", regex(pattern = "^[0-9a-f]{64}$"))]
 pub struct Fingerprint(pub [u8; 32]);
+
+pattern_schema!(Fingerprint, "^[0-9a-f]{64}$");
 
 impl Fingerprint {
     /// SHA-256 of `data`.
@@ -160,10 +180,11 @@ impl From<Fingerprint> for String {
 }
 
 /// 128 random bits: a job's nonce or a connection's session; 22 characters of base64url as text.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String", regex(pattern = "^[A-Za-z0-9_-]{22}$"))]
 pub struct Nonce(pub [u8; 16]);
+
+pattern_schema!(Nonce, "^[A-Za-z0-9_-]{21}[AQgw]$");
 
 /// The id of one connection of a device, chosen at random by the device before it connects.
 pub type SessionId = Nonce;

@@ -11,6 +11,7 @@ pub mod control;
 pub mod envelope;
 pub mod ids;
 pub mod jws;
+pub mod limits;
 pub mod message;
 pub mod topic;
 

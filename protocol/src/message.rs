@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
-use crate::ids::{BrokerId, DeviceId, Epoch, Fingerprint, JobId, Nonce, SessionId};
+use crate::ids::{BrokerId, DeviceId, Epoch, Fingerprint, JobId, Nonce, SessionId, pattern_schema};
 
 /// What a message says; the last level of its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -86,10 +86,11 @@ impl FromStr for Type {
 }
 
 /// DER bytes; standard base64 with padding in JSON (RFC 4648 4).
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String", regex(pattern = "^[A-Za-z0-9+/]+={0,2}$"))]
 pub struct Der(pub Vec<u8>);
+
+pattern_schema!(Der, "^[A-Za-z0-9+/]+={0,2}$");
 
 impl TryFrom<String> for Der {
     type Error = base64::DecodeError;
@@ -313,6 +314,10 @@ pub enum Task {
         /// Their hash ([`Fingerprint::of_bundle`]).
         bundle: Fingerprint,
     },
+    /// A kind of a later version; a device rejects such a job with [`Code::UnknownType`]. Never sent.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// `job`: durations only, never times, as devices' clocks are wrong.
