@@ -229,7 +229,10 @@ pub struct Job {
 impl JobState {
     /// True for states that nothing leaves by itself.
     pub fn ended(self) -> bool {
-        !matches!(self, Self::Queued | Self::Sent | Self::Accepted | Self::Issued | Self::Committing)
+        !matches!(
+            self,
+            Self::Queued | Self::Sent | Self::Accepted | Self::Issued | Self::Committing
+        )
     }
 
     /// True while the job holds one of the slots of `maxInFlight`.
@@ -239,7 +242,10 @@ impl JobState {
 
     /// True for ends other than success and cancellation.
     pub fn went_wrong(self) -> bool {
-        matches!(self, Self::Rejected | Self::Failed | Self::TimedOut | Self::RolledBack | Self::Lost)
+        matches!(
+            self,
+            Self::Rejected | Self::Failed | Self::TimedOut | Self::RolledBack | Self::Lost
+        )
     }
 
     /// The state's name, as in status and metric labels.

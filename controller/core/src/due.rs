@@ -1,0 +1,39 @@
+//! Who needs a job, and which.
+
+use certwave_protocol::ids::Fingerprint;
+
+use crate::model::{Device, JobKind, Millis};
+
+/// Where a run wants its devices to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// Key id of the issuer.
+    pub issuer: &'a str,
+    /// Hash of the trust bundle.
+    pub bundle: Fingerprint,
+    /// A certificate with less life than this is due, milliseconds; `None` renews whatever its age.
+    pub renew_before: Option<Millis>,
+}
+
+/// The next job that brings `device` closer to `target`, if it needs one now: trust first, then the leaf, as no leaf of
+/// a new CA may leave before its anchor is confirmed.
+pub fn next_job(now: Millis, device: &Device, target: &Target<'_>) -> Option<JobKind> {
+    let current = device.current.as_ref()?;
+    let expiry = current.not_after.saturating_mul(1000);
+    // An expired credential cannot connect: only a permit and a claim help.
+    let expired = expiry <= now;
+    if device.open_job().is_some() || expired || device.not_before.is_some_and(|t| t > now) {
+        return None;
+    }
+    let due = target
+        .renew_before
+        .is_none_or(|before| expiry.saturating_sub(before) <= now);
+    if !due && current.issuer == target.issuer {
+        return None;
+    }
+    // A device that has not said which bundle it holds is asked for its leaf only where the issuer stays.
+    if device.bundle.is_some_and(|b| b != target.bundle) {
+        return Some(JobKind::Trust(target.bundle));
+    }
+    Some(JobKind::Rotate)
+}
