@@ -66,9 +66,7 @@ impl fmt::Display for KeyAlgorithm {
 
 /// A name that is no [`KeyAlgorithm`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unknown key algorithm {0:?}; known are ECDSA-P256, ECDSA-P384, Ed25519, RSA-2048, RSA-3072 and RSA-4096"
-)]
+#[error("unknown key algorithm {0:?}; known are ECDSA-P256, ECDSA-P384, Ed25519, RSA-2048, RSA-3072 and RSA-4096")]
 pub struct UnknownKeyAlgorithm(pub String);
 
 impl FromStr for KeyAlgorithm {
@@ -92,10 +90,7 @@ mod tests {
             assert_eq!(algorithm.to_string().parse(), Ok(algorithm));
         }
         for name in ["", "rsa-2048", "RSA-1024", "ECDSA-P521", "ECDSA-P256 "] {
-            assert_eq!(
-                name.parse::<KeyAlgorithm>(),
-                Err(UnknownKeyAlgorithm(name.to_owned()))
-            );
+            assert_eq!(name.parse::<KeyAlgorithm>(), Err(UnknownKeyAlgorithm(name.to_owned())));
         }
     }
 }

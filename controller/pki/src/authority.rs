@@ -2,16 +2,13 @@
 
 use std::{fmt, time::Duration};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, IsCa, Issuer, KeyUsagePurpose,
-    SerialNumber,
-};
+use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa, Issuer, KeyUsagePurpose, SerialNumber};
 use rustls_pki_types::CertificateDer;
 use x509_cert::der::asn1::ObjectIdentifier;
 
 use crate::{
-    CA_PARTITION, CaSubject, KeyAlgorithm, KeyError, KeyId, NameError, ParseError, PrivateKey,
-    Publication, SubjectPublicKey,
+    CA_PARTITION, CaSubject, KeyAlgorithm, KeyError, KeyId, NameError, ParseError, PrivateKey, Publication,
+    SubjectPublicKey,
     certificate::Parsed,
     issue::{authority_information_access, distribution_point, random_serial},
     time::{after, before, date_time},
@@ -46,13 +43,11 @@ impl CaProfile {
         params.distinguished_name = self.subject.distinguished_name()?;
         params.key_identifier_method = public_key.key_id().rcgen();
         params.use_authority_key_identifier_extension = true;
-        params.serial_number = Some(SerialNumber::from_slice(
-            &random_serial().map_err(CaError::Key)?,
-        ));
-        params.is_ca = IsCa::Ca(self.path_len.map_or(
-            BasicConstraints::Unconstrained,
-            BasicConstraints::Constrained,
-        ));
+        params.serial_number = Some(SerialNumber::from_slice(&random_serial().map_err(CaError::Key)?));
+        params.is_ca = IsCa::Ca(
+            self.path_len
+                .map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained),
+        );
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         Ok(params)
     }
@@ -151,18 +146,10 @@ impl CertificateAuthority {
     }
 
     /// Makes a subordinate of this CA with a key that is at hand. It publishes nothing until told where.
-    pub fn subordinate(
-        &self,
-        key: PrivateKey,
-        profile: &CaProfile,
-        now: i64,
-    ) -> Result<Self, CaError> {
+    pub fn subordinate(&self, key: PrivateKey, profile: &CaProfile, now: i64) -> Result<Self, CaError> {
         let certificate = self.sign_subordinate(key.public_key(), profile, now)?;
         let mut path = vec![Parsed::from_der(&certificate)?];
-        for above in std::iter::once(&self.certificate)
-            .chain(&self.chain)
-            .chain(&self.root)
-        {
+        for above in std::iter::once(&self.certificate).chain(&self.chain).chain(&self.root) {
             if path.last().is_none_or(|last| last.der != *above) {
                 path.push(Parsed::from_der(above)?);
             }
@@ -207,8 +194,7 @@ impl CertificateAuthority {
             now,
         )?;
         if let Some(publication) = &self.publication {
-            params.crl_distribution_points =
-                distribution_point(publication.crl_url(&self.key_id, CA_PARTITION));
+            params.crl_distribution_points = distribution_point(publication.crl_url(&self.key_id, CA_PARTITION));
             params.custom_extensions = aia(publication, &self.key_id)?;
         }
         let certificate = params.signed_by(public_key, &self.issuer)?;
@@ -234,7 +220,7 @@ impl CertificateAuthority {
             .filter(|der| Some(der) != root.as_ref());
         let path_len = (0_u8..)
             .zip(path)
-            .filter_map(|(depth, p)| p.ca.flatten().map(|limit| limit.saturating_sub(depth)))
+            .filter_map(|(depth, p)| p.ca.and_then(|ca| ca.path_len).map(|limit| limit.saturating_sub(depth)))
             .min();
         Ok(Self {
             issuer: Issuer::from_ca_cert_der(&own.der, key)?,
@@ -242,16 +228,8 @@ impl CertificateAuthority {
             chain: above.collect(),
             root,
             key_id,
-            not_before: path
-                .iter()
-                .map(|p| p.not_before)
-                .max()
-                .unwrap_or(own.not_before),
-            not_after: path
-                .iter()
-                .map(|p| p.not_after)
-                .min()
-                .unwrap_or(own.not_after),
+            not_before: path.iter().map(|p| p.not_before).max().unwrap_or(own.not_before),
+            not_after: path.iter().map(|p| p.not_after).min().unwrap_or(own.not_after),
             own_not_after: own.not_after,
             path_len,
             purposes: common_purposes(path),
@@ -331,9 +309,7 @@ impl CertificateAuthority {
 
     /// Whether this CA and those above may issue for this extended key usage.
     pub(crate) fn allows_purpose(&self, purpose: &ObjectIdentifier) -> bool {
-        self.purposes
-            .as_ref()
-            .is_none_or(|allowed| allowed.contains(purpose))
+        self.purposes.as_ref().is_none_or(|allowed| allowed.contains(purpose))
     }
 }
 
@@ -347,12 +323,7 @@ impl fmt::Debug for CertificateAuthority {
     }
 }
 
-fn set_validity(
-    params: &mut CertificateParams,
-    not_before: i64,
-    not_after: i64,
-    now: i64,
-) -> Result<(), CaError> {
+fn set_validity(params: &mut CertificateParams, not_before: i64, not_after: i64, now: i64) -> Result<(), CaError> {
     if not_after <= now {
         return Err(CaError::NoValidity);
     }
@@ -361,10 +332,7 @@ fn set_validity(
     Ok(())
 }
 
-pub(crate) fn aia(
-    publication: &Publication,
-    issuer: &KeyId,
-) -> Result<Vec<CustomExtension>, CaError> {
+pub(crate) fn aia(publication: &Publication, issuer: &KeyId) -> Result<Vec<CustomExtension>, CaError> {
     authority_information_access(publication, issuer)
         .map(|extension| vec![extension])
         .map_err(|e| CaError::Encode(e.to_string()))
@@ -376,12 +344,7 @@ fn common_purposes(path: &[Parsed]) -> Option<Vec<ObjectIdentifier>> {
     path.iter()
         .filter_map(|p| p.extended_key_usage.clone())
         .filter(|usages| !usages.contains(&ANY))
-        .reduce(|common, next| {
-            common
-                .into_iter()
-                .filter(|usage| next.contains(usage))
-                .collect()
-        })
+        .reduce(|common, next| common.into_iter().filter(|usage| next.contains(usage)).collect())
 }
 
 /// Makes a DER request for a CA certificate that is signed outside. It asks for `basicConstraints` CA, `keyCertSign`

@@ -12,10 +12,7 @@ use x509_cert::{
     name::Name,
 };
 
-use crate::{
-    KeyId, PublicKeyError, SubjectPublicKey, certificates_from_pem, public_key::sha256,
-    signature::Signed,
-};
+use crate::{KeyId, PublicKeyError, SubjectPublicKey, certificates_from_pem, public_key::sha256, signature::Signed};
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
@@ -88,6 +85,13 @@ pub fn parse_certificate_info_pem(pem: &str) -> Result<CertificateInfo, ParseErr
     parse_certificate_info(&first)
 }
 
+/// What a CA certificate's `basicConstraints` say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CaConstraints {
+    /// How many CAs may follow below; `None` for any number.
+    pub(crate) path_len: Option<u8>,
+}
+
 /// A certificate with the fields that building and checking chains needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Parsed {
@@ -97,8 +101,8 @@ pub(crate) struct Parsed {
     pub(crate) issuer: Vec<u8>,
     pub(crate) not_before: i64,
     pub(crate) not_after: i64,
-    /// `Some` when a CA, with its path length constraint.
-    pub(crate) ca: Option<Option<u8>>,
+    /// `Some` when `basicConstraints` makes it a CA.
+    pub(crate) ca: Option<CaConstraints>,
     pub(crate) key_usage: Option<KeyUsage>,
     pub(crate) extended_key_usage: Option<Vec<ObjectIdentifier>>,
     pub(crate) subject_key_id: Option<KeyId>,
@@ -112,12 +116,13 @@ impl Parsed {
         let certificate = Certificate::from_der(der)?;
         let tbs = certificate.tbs_certificate();
         let validity = tbs.validity();
-        let seconds = |time: &x509_cert::time::Time| {
-            i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX)
-        };
-        let ca = tbs
-            .get_extension::<BasicConstraints>()?
-            .and_then(|(_, constraints)| constraints.ca.then_some(constraints.path_len_constraint));
+        let seconds =
+            |time: &x509_cert::time::Time| i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX);
+        let ca = tbs.get_extension::<BasicConstraints>()?.and_then(|(_, constraints)| {
+            constraints.ca.then_some(CaConstraints {
+                path_len: constraints.path_len_constraint,
+            })
+        });
         Ok(Self {
             public_key: SubjectPublicKey::from_spki_der(&tbs.subject_public_key_info().to_der()?)?,
             subject: tbs.subject().to_der()?,
@@ -126,9 +131,7 @@ impl Parsed {
             not_after: seconds(&validity.not_after),
             ca,
             key_usage: tbs.get_extension::<KeyUsage>()?.map(|(_, usage)| usage),
-            extended_key_usage: tbs
-                .get_extension::<ExtendedKeyUsage>()?
-                .map(|(_, usage)| usage.0),
+            extended_key_usage: tbs.get_extension::<ExtendedKeyUsage>()?.map(|(_, usage)| usage.0),
             subject_key_id: tbs
                 .get_extension::<SubjectKeyIdentifier>()?
                 .map(|(_, id)| KeyId::from_bytes(id.0.as_bytes())),
@@ -139,9 +142,7 @@ impl Parsed {
     }
 
     pub(crate) fn key_id(&self) -> KeyId {
-        self.subject_key_id
-            .clone()
-            .unwrap_or_else(|| self.public_key.key_id())
+        self.subject_key_id.clone().unwrap_or_else(|| self.public_key.key_id())
     }
 
     pub(crate) fn is_self_issued(&self) -> bool {
@@ -151,8 +152,7 @@ impl Parsed {
     /// Whether `issuer` issued this: names match byte for byte and the signature is by its key.
     pub(crate) fn is_issued_by(&self, issuer: &Self) -> bool {
         self.issuer == issuer.subject
-            && Signed::from_der(&self.der)
-                .is_ok_and(|signed| signed.is_signed_by(&issuer.public_key))
+            && Signed::from_der(&self.der).is_ok_and(|signed| signed.is_signed_by(&issuer.public_key))
     }
 
     pub(crate) fn subject_text(&self) -> String {
@@ -178,10 +178,7 @@ impl Parsed {
 }
 
 fn common_name(name: &Name) -> Option<String> {
-    let attribute = name
-        .iter()
-        .filter(|attribute| attribute.oid == COMMON_NAME)
-        .last()?;
+    let attribute = name.iter().filter(|attribute| attribute.oid == COMMON_NAME).last()?;
     let value = &attribute.value;
     let utf8 = value
         .decode_as::<Utf8StringRef<'_>>()

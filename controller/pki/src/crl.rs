@@ -1,8 +1,8 @@
 //! Certificate revocation lists (RFC 5280, 5), one per CA and partition.
 
 use rcgen::{
-    CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint,
-    RevocationReason, RevokedCertParams, SerialNumber,
+    CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint, RevocationReason,
+    RevokedCertParams, SerialNumber,
 };
 
 use crate::{CertificateAuthority, KeyError, time::date_time};
@@ -103,10 +103,7 @@ pub struct CrlRequest<'a> {
 }
 
 /// Makes and signs a DER CRL with AKI, CRL number and a critical IDP that has no further restrictions.
-pub fn encode(
-    issuer: &CertificateAuthority,
-    request: &CrlRequest<'_>,
-) -> Result<Vec<u8>, CrlError> {
+pub fn encode(issuer: &CertificateAuthority, request: &CrlRequest<'_>) -> Result<Vec<u8>, CrlError> {
     if request.next_update <= request.this_update {
         return Err(CrlError::NoValidity);
     }
@@ -114,11 +111,7 @@ pub fn encode(
     if !url.starts_with("http") || !url.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(CrlError::Scope(url.to_owned()));
     }
-    let revoked_certs = request
-        .entries
-        .iter()
-        .map(revoked)
-        .collect::<Result<_, _>>()?;
+    let revoked_certs = request.entries.iter().map(revoked).collect::<Result<_, _>>()?;
     let params = CertificateRevocationListParams {
         this_update: date_time(request.this_update),
         next_update: date_time(request.next_update),
@@ -132,12 +125,10 @@ pub fn encode(
         revoked_certs,
         key_identifier_method: issuer.key_id().rcgen(),
     };
-    let crl = params
-        .signed_by(&issuer.issuer)
-        .map_err(|error| match error {
-            rcgen::Error::RemoteKeyError => CrlError::Key(KeyError::Crypto("sign")),
-            other => CrlError::Encode(other.to_string()),
-        })?;
+    let crl = params.signed_by(&issuer.issuer).map_err(|error| match error {
+        rcgen::Error::RemoteKeyError => CrlError::Key(KeyError::Crypto("sign")),
+        other => CrlError::Encode(other.to_string()),
+    })?;
     Ok(crl.der().to_vec())
 }
 

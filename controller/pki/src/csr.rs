@@ -3,8 +3,7 @@
 use x509_cert::der::{self, Reader, SliceReader, Tag};
 
 use crate::{
-    KeyAlgorithm, KeyError, LeafSubject, NameError, PrivateKey, PublicKeyError, SubjectPublicKey,
-    signature::Signed,
+    KeyAlgorithm, KeyError, LeafSubject, NameError, PrivateKey, PublicKeyError, SubjectPublicKey, signature::Signed,
 };
 
 /// The largest request that is looked at, in bytes of DER. An RSA-4096 request with many SANs stays below 2 KiB.
@@ -94,9 +93,7 @@ impl Csr {
         let signed = Signed::from_der(der)?;
         let public_key = SubjectPublicKey::from_spki_der(spki(signed.body)?)?;
         if !policy.algorithms.contains(&public_key.algorithm()) {
-            return Err(CsrError::AlgorithmNotAllowed(
-                public_key.algorithm().to_string(),
-            ));
+            return Err(CsrError::AlgorithmNotAllowed(public_key.algorithm().to_string()));
         }
         if !signed.is_signed_by(&public_key) {
             return Err(CsrError::BadSignature);

@@ -3,8 +3,8 @@
 use x509_cert::ext::pkix::KeyUsage;
 
 use crate::{
-    CaError, CertificateAuthority, ParseError, PrivateKey, PublicKeyError, certificate::Parsed,
-    certificates_from_pem, issue::random_serial, signature::Signed,
+    CaError, CertificateAuthority, ParseError, PrivateKey, PublicKeyError, certificate::Parsed, certificates_from_pem,
+    issue::random_serial, signature::Signed,
 };
 
 /// The longest path that is imported, own certificate and root included.
@@ -28,9 +28,7 @@ pub enum ImportError {
     #[error("the chain has {0} certificates; at most {MAX_PATH} are taken")]
     TooLong(usize),
     /// The private key is not that of the first certificate.
-    #[error(
-        "the private key does not belong to the certificate of {subject}, which must come first"
-    )]
+    #[error("the private key does not belong to the certificate of {subject}, which must come first")]
     KeyMismatch {
         /// The certificate's subject.
         subject: String,
@@ -76,9 +74,7 @@ pub enum ImportError {
         subject: String,
     },
     /// A certificate that the next one did not issue.
-    #[error(
-        "the certificate of {subject} was not issued by the next one, {issuer}; the order is own, issuer, …, root"
-    )]
+    #[error("the certificate of {subject} was not issued by the next one, {issuer}; the order is own, issuer, …, root")]
     BrokenChain {
         /// The certificate's subject.
         subject: String,
@@ -161,9 +157,7 @@ impl CertificateAuthority {
         let path = chain
             .iter()
             .enumerate()
-            .map(|(index, der)| {
-                Parsed::from_der(der).map_err(|error| ImportError::Unreadable { index, error })
-            })
+            .map(|(index, der)| Parsed::from_der(der).map_err(|error| ImportError::Unreadable { index, error }))
             .collect::<Result<Vec<_>, _>>()?;
 
         let own = &path[0];
@@ -243,17 +237,13 @@ fn check(certificate: &Parsed, depth: usize, now: i64) -> Result<(), ImportError
             not_before: certificate.not_before,
         });
     }
-    let Some(path_len) = certificate.ca else {
+    let Some(constraints) = certificate.ca else {
         return Err(ImportError::NotCa { subject: subject() });
     };
-    if !certificate
-        .key_usage
-        .as_ref()
-        .is_some_and(KeyUsage::key_cert_sign)
-    {
+    if !certificate.key_usage.as_ref().is_some_and(KeyUsage::key_cert_sign) {
         return Err(ImportError::MissingKeyCertSign { subject: subject() });
     }
-    if path_len.is_some_and(|limit| usize::from(limit) < depth) {
+    if constraints.path_len.is_some_and(|limit| usize::from(limit) < depth) {
         return Err(ImportError::PathLen { subject: subject() });
     }
     if let Some(oid) = certificate.not_understood {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use aws_lc_rs::rand;
 use rcgen::{
-    CertificateParams, CrlDistributionPoint, CustomExtension, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, SerialNumber,
+    CertificateParams, CrlDistributionPoint, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
+    SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use x509_cert::{
@@ -17,8 +17,7 @@ use x509_cert::{
 };
 
 use crate::{
-    CertificateAuthority, KeyError, KeyId, LeafSubject, NameError, Publication, SubjectPublicKey,
-    partition_of,
+    CertificateAuthority, KeyError, KeyId, LeafSubject, NameError, Publication, SubjectPublicKey, partition_of,
     public_key::sha256,
     time::{after, before, date_time},
 };
@@ -62,26 +61,19 @@ impl LeafUsage {
         match self {
             Self::Device | Self::Claim | Self::Controller => ExtendedKeyUsagePurpose::ClientAuth,
             Self::Server => ExtendedKeyUsagePurpose::ServerAuth,
-            Self::Control => {
-                ExtendedKeyUsagePurpose::Other(CONTROL.arcs().map(u64::from).collect())
-            }
+            Self::Control => ExtendedKeyUsagePurpose::Other(CONTROL.arcs().map(u64::from).collect()),
         }
     }
 
     /// The last line of defence against a device that is given a name of the system's, or the other way round.
     fn check(self, subject: &LeafSubject) -> Result<(), IssueError> {
         let name = subject.cn();
-        let longer_than = |prefix: &str| {
-            name.strip_prefix(prefix)
-                .is_some_and(|rest| !rest.is_empty())
-        };
+        let longer_than = |prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
         let right = match self {
             Self::Device => {
                 name.starts_with(|c: char| c.is_ascii_alphanumeric())
                     && name.len() <= 56
-                    && name
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+                    && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
             }
             Self::Claim => longer_than("~claim."),
             Self::Controller => name == "~controller",
@@ -232,8 +224,7 @@ impl CertificateAuthority {
         params.key_identifier_method = request.public_key.key_id().rcgen();
         params.use_authority_key_identifier_extension = true;
         if let Some(publication) = &self.publication {
-            params.crl_distribution_points =
-                distribution_point(publication.crl_url(self.key_id(), &partition));
+            params.crl_distribution_points = distribution_point(publication.crl_url(self.key_id(), &partition));
             params.custom_extensions = vec![
                 authority_information_access(publication, self.key_id())
                     .map_err(|e| IssueError::Encode(e.to_string()))?,
@@ -280,10 +271,7 @@ pub(crate) fn distribution_point(url: String) -> Vec<CrlDistributionPoint> {
 }
 
 /// The AIA extension (RFC 5280, 4.2.2.1).
-pub(crate) fn authority_information_access(
-    publication: &Publication,
-    issuer: &KeyId,
-) -> der::Result<CustomExtension> {
+pub(crate) fn authority_information_access(publication: &Publication, issuer: &KeyId) -> der::Result<CustomExtension> {
     let access = |method, url: &str| {
         Ok::<_, der::Error>(AccessDescription {
             access_method: method,

@@ -7,8 +7,8 @@ use aws_lc_rs::{
     rand::SystemRandom,
     rsa::KeySize,
     signature::{
-        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair,
-        EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
+        Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
     },
 };
 use rcgen::{PublicKeyData, SigningKey};
@@ -66,22 +66,16 @@ impl PrivateKey {
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
         let failed = |_| KeyError::Crypto("generate a key");
         Self::from_pair(match algorithm {
-            KeyAlgorithm::EcdsaP256 => Pair::Ecdsa(
-                EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(failed)?,
-            ),
-            KeyAlgorithm::EcdsaP384 => Pair::Ecdsa(
-                EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).map_err(failed)?,
-            ),
+            KeyAlgorithm::EcdsaP256 => {
+                Pair::Ecdsa(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(failed)?)
+            }
+            KeyAlgorithm::EcdsaP384 => {
+                Pair::Ecdsa(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).map_err(failed)?)
+            }
             KeyAlgorithm::Ed25519 => Pair::Ed25519(Ed25519KeyPair::generate().map_err(failed)?),
-            KeyAlgorithm::Rsa2048 => {
-                Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?)
-            }
-            KeyAlgorithm::Rsa3072 => {
-                Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa3072).map_err(failed)?)
-            }
-            KeyAlgorithm::Rsa4096 => {
-                Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa4096).map_err(failed)?)
-            }
+            KeyAlgorithm::Rsa2048 => Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?),
+            KeyAlgorithm::Rsa3072 => Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa3072).map_err(failed)?),
+            KeyAlgorithm::Rsa4096 => Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa4096).map_err(failed)?),
         })
     }
 
@@ -90,12 +84,9 @@ impl PrivateKey {
     pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
         match PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| KeyError::NoKey)? {
             PrivateKeyDer::Pkcs8(key) => Self::from_pkcs8_der(key.secret_pkcs8_der()),
-            PrivateKeyDer::Sec1(key) => {
-                Self::from_pair(ecdsa(key.secret_sec1_der()).ok_or(KeyError::Unreadable)?)
-            }
+            PrivateKeyDer::Sec1(key) => Self::from_pair(ecdsa(key.secret_sec1_der()).ok_or(KeyError::Unreadable)?),
             PrivateKeyDer::Pkcs1(key) => {
-                let pair = RsaKeyPair::from_der(key.secret_pkcs1_der())
-                    .map_err(|_| KeyError::Unreadable)?;
+                let pair = RsaKeyPair::from_der(key.secret_pkcs1_der()).map_err(|_| KeyError::Unreadable)?;
                 Self::from_pair(Pair::Rsa(pair))
             }
             _ => Err(KeyError::NoKey),
@@ -138,20 +129,12 @@ impl PrivateKey {
             Pair::Rsa(key) => {
                 let pkcs8 = AsDer::<Pkcs8V1Der<'_>>::as_der(key).map_err(failed)?;
                 // All sizes are encoded alike; the size is read from the encoding below.
-                (
-                    copy(pkcs8.as_ref()),
-                    KeyAlgorithm::Rsa2048,
-                    key.public_key().as_ref(),
-                )
+                (copy(pkcs8.as_ref()), KeyAlgorithm::Rsa2048, key.public_key().as_ref())
             }
         };
         let spki = RawPublicKey { algorithm, bits }.subject_public_key_info();
         let public = SubjectPublicKey::from_spki_der(&spki)?;
-        Ok(Self {
-            pair,
-            public,
-            pkcs8,
-        })
+        Ok(Self { pair, public, pkcs8 })
     }
 
     /// The key as PKCS#8 PEM, for a Secret or a file.
@@ -196,13 +179,8 @@ impl PrivateKey {
             Pair::Ed25519(key) => Ok(key.try_sign(message).map_err(failed)?.as_ref().to_vec()),
             Pair::Rsa(key) => {
                 let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(
-                    &RSA_PKCS1_SHA256,
-                    &SystemRandom::new(),
-                    message,
-                    &mut signature,
-                )
-                .map_err(failed)?;
+                key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)
+                    .map_err(failed)?;
                 Ok(signature)
             }
         }
@@ -215,10 +193,8 @@ fn copy(der: &[u8]) -> Zeroizing<Vec<u8>> {
 
 /// Reads an EC key, as PKCS#8 or SEC 1, of either curve.
 fn ecdsa(der: &[u8]) -> Option<Pair> {
-    let curves: [&'static EcdsaSigningAlgorithm; 2] = [
-        &ECDSA_P256_SHA256_ASN1_SIGNING,
-        &ECDSA_P384_SHA384_ASN1_SIGNING,
-    ];
+    let curves: [&'static EcdsaSigningAlgorithm; 2] =
+        [&ECDSA_P256_SHA256_ASN1_SIGNING, &ECDSA_P384_SHA384_ASN1_SIGNING];
     curves
         .into_iter()
         .find_map(|curve| EcdsaKeyPair::from_private_key_der(curve, der).ok())

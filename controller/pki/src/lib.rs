@@ -62,9 +62,7 @@ mod time;
 
 pub use algorithm::{KeyAlgorithm, UnknownKeyAlgorithm};
 pub use authority::{CaError, CaProfile, CertificateAuthority, create_ca_csr};
-pub use certificate::{
-    CertificateInfo, ParseError, parse_certificate_info, parse_certificate_info_pem,
-};
+pub use certificate::{CertificateInfo, ParseError, parse_certificate_info, parse_certificate_info_pem};
 pub use csr::{CreateCsrError, Csr, CsrError, CsrPolicy, MAX_CSR_BYTES, create_leaf_csr};
 pub use import::ImportError;
 pub use issue::{CONTROL_EKU, IssueError, Issued, LeafRequest, LeafUsage};

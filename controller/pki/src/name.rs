@@ -120,8 +120,9 @@ impl AttributeType {
                 }
                 printable(value).ok_or_else(|| invalid("two capital letters are needed"))
             }
-            Self::SerialNumber => printable(value)
-                .ok_or_else(|| invalid("it has a character that PrintableString lacks")),
+            Self::SerialNumber => {
+                printable(value).ok_or_else(|| invalid("it has a character that PrintableString lacks"))
+            }
             _ => Ok(DnValue::Utf8String(value.to_owned())),
         }
     }
@@ -137,11 +138,14 @@ impl FromStr for AttributeType {
     type Err = NameError;
 
     fn from_str(name: &str) -> Result<Self, NameError> {
-        Self::ALL.into_iter().find(|a| a.as_str() == name).ok_or_else(|| NameError::Invalid {
-            field: "subject attribute",
-            value: name.to_owned(),
-            why: "known are country, state, locality, organization, organizationalUnit and serialNumber",
-        })
+        Self::ALL
+            .into_iter()
+            .find(|a| a.as_str() == name)
+            .ok_or_else(|| NameError::Invalid {
+                field: "subject attribute",
+                value: name.to_owned(),
+                why: "known are country, state, locality, organization, organizationalUnit and serialNumber",
+            })
     }
 }
 
@@ -156,11 +160,7 @@ fn check(field: &'static str, value: &str, limit: usize) -> Result<(), NameError
     }
     let length = value.chars().count();
     if length > limit {
-        return Err(NameError::TooLong {
-            field,
-            length,
-            limit,
-        });
+        return Err(NameError::TooLong { field, length, limit });
     }
     let invalid = |why| {
         Err(NameError::Invalid {
@@ -269,9 +269,7 @@ impl San {
             why,
         };
         if !is_dns_name(name) {
-            return Err(invalid(
-                "each label needs 1 to 63 letters, digits or inner hyphens",
-            ));
+            return Err(invalid("each label needs 1 to 63 letters, digits or inner hyphens"));
         }
         name.try_into()
             .map(|name| Self(SanType::DnsName(name)))
@@ -286,13 +284,9 @@ impl San {
             value: uri.to_owned(),
             why,
         };
-        let (scheme, rest) = uri
-            .split_once(':')
-            .ok_or_else(|| invalid("a scheme is needed"))?;
+        let (scheme, rest) = uri.split_once(':').ok_or_else(|| invalid("a scheme is needed"))?;
         let scheme_ok = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+            && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
         if !scheme_ok || rest.is_empty() || rest == "//" {
             return Err(invalid("a scheme and a host or path are needed"));
         }
@@ -343,9 +337,7 @@ fn is_dns_name(name: &str) -> bool {
     name.len() <= 253
         && name.split('.').all(|label| {
             (1..=63).contains(&label.len())
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         })
@@ -391,9 +383,7 @@ impl LeafSubject {
 
     pub(crate) fn distinguished_name(&self) -> Result<DistinguishedName, NameError> {
         distinguished_name(
-            self.attributes
-                .iter()
-                .map(|(kind, value)| (*kind, value.as_str())),
+            self.attributes.iter().map(|(kind, value)| (*kind, value.as_str())),
             &self.common_name,
         )
     }

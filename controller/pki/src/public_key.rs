@@ -115,9 +115,7 @@ impl SubjectPublicKey {
             RSA_ENCRYPTION => {
                 // RFC 3279, 2.3.1: the parameters are NULL, and only then is the encoding of a key unique.
                 if !parameters.is_some_and(|p| p.tag() == Tag::Null && p.value().is_empty()) {
-                    return Err(PublicKeyError::Malformed(
-                        "RSA parameters must be NULL".into(),
-                    ));
+                    return Err(PublicKeyError::Malformed("RSA parameters must be NULL".into()));
                 }
                 rsa_algorithm(bits)?
             }
@@ -181,10 +179,7 @@ impl PublicKeyData for SubjectPublicKey {
     }
 }
 
-fn ec_algorithm(
-    curve: Option<ObjectIdentifier>,
-    point: &[u8],
-) -> Result<KeyAlgorithm, PublicKeyError> {
+fn ec_algorithm(curve: Option<ObjectIdentifier>, point: &[u8]) -> Result<KeyAlgorithm, PublicKeyError> {
     let (algorithm, coordinate, verification) = match curve {
         Some(SECP256R1) => (KeyAlgorithm::EcdsaP256, 32, &ECDSA_P256_SHA256_ASN1),
         Some(SECP384R1) => (KeyAlgorithm::EcdsaP384, 48, &ECDSA_P384_SHA384_ASN1),
@@ -197,9 +192,7 @@ fn ec_algorithm(
             return Err(PublicKeyError::Unsupported("a compressed EC point".into()));
         }
         _ => {
-            return Err(PublicKeyError::Malformed(
-                "the EC point has a wrong form".into(),
-            ));
+            return Err(PublicKeyError::Malformed("the EC point has a wrong form".into()));
         }
     }
     ParsedPublicKey::new(verification, point)
@@ -216,9 +209,9 @@ fn rsa_algorithm(key: &[u8]) -> Result<KeyAlgorithm, PublicKeyError> {
     reader.finish().map_err(malformed)?;
 
     let modulus = modulus.as_bytes();
-    let bits = modulus.first().map_or(0, |first| {
-        modulus.len() * 8 - first.leading_zeros() as usize
-    });
+    let bits = modulus
+        .first()
+        .map_or(0, |first| modulus.len() * 8 - first.leading_zeros() as usize);
     if bits < 2048 {
         return Err(PublicKeyError::Weak(format!(
             "RSA with {bits} bits; at least 2048 are needed"

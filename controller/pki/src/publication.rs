@@ -33,10 +33,7 @@ impl Publication {
             })
         };
         let base = base_url.trim_end_matches('/');
-        let Some(rest) = base
-            .strip_prefix("http://")
-            .or_else(|| base.strip_prefix("https://"))
-        else {
+        let Some(rest) = base.strip_prefix("http://").or_else(|| base.strip_prefix("https://")) else {
             return refuse("it must begin with http:// or https://");
         };
         if rest.is_empty() || rest.starts_with('/') {

@@ -2,9 +2,8 @@
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA256_ASN1,
-    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA512_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey,
-    VerificationAlgorithm,
+    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA512_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
 };
 use x509_cert::{
     der::{
@@ -68,17 +67,16 @@ fn verification(
     key: KeyAlgorithm,
     algorithm: &AlgorithmIdentifierRef<'_>,
 ) -> Option<&'static dyn VerificationAlgorithm> {
+    use KeyAlgorithm::{EcdsaP256, EcdsaP384, Ed25519, Rsa2048, Rsa3072, Rsa4096};
+
     // RFC 5758 and RFC 8410: parameters absent; RFC 4055, 5: NULL for RSA, or, of old, absent.
     let acceptable = match algorithm.parameters {
         None => true,
-        Some(parameters) => {
-            key.is_rsa() && parameters.tag() == Tag::Null && parameters.value().is_empty()
-        }
+        Some(parameters) => key.is_rsa() && parameters.tag() == Tag::Null && parameters.value().is_empty(),
     };
     if !acceptable {
         return None;
     }
-    use KeyAlgorithm::{EcdsaP256, EcdsaP384, Ed25519, Rsa2048, Rsa3072, Rsa4096};
     Some(match (key, algorithm.oid) {
         (EcdsaP256, ECDSA_WITH_SHA256) => &ECDSA_P256_SHA256_ASN1,
         (EcdsaP256, ECDSA_WITH_SHA384) => &ECDSA_P256_SHA384_ASN1,

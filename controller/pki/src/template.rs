@@ -11,9 +11,7 @@ const MAX_VALUE: usize = 63;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// A placeholder that does not exist.
-    #[error(
-        "unknown placeholder {{{0}}}; known are {{deviceId}}, {{fleet}}, {{namespace}} and {{labels.<key>}}"
-    )]
+    #[error("unknown placeholder {{{0}}}; known are {{deviceId}}, {{fleet}}, {{namespace}} and {{labels.<key>}}")]
     UnknownPlaceholder(String),
     /// A brace without its partner. `{{` and `}}` stand for single braces.
     #[error("a brace without its partner in {0:?}; write {{{{ or }}}} for a brace itself")]
@@ -121,10 +119,7 @@ fn is_text(_: &str) -> Option<&'static str> {
 
 /// In a SAN a value must not add structure, such as another path segment or host.
 fn is_name(value: &str) -> Option<&'static str> {
-    if !value
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-    {
+    if !value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
         Some("in a SAN only letters, digits, '-', '.' and '_' are allowed")
     } else if value.bytes().all(|b| b == b'.') {
         Some("dots alone are a relative path")

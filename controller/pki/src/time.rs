@@ -11,18 +11,15 @@ const EARLIEST: i64 = -631_152_000;
 
 /// A time that a certificate can carry; times out of range are moved to the nearest that it can.
 pub(crate) fn date_time(unix: i64) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp(unix.clamp(EARLIEST, LATEST))
-        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    OffsetDateTime::from_unix_timestamp(unix.clamp(EARLIEST, LATEST)).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 /// `time + by`, not later than what a certificate can carry.
 pub(crate) fn after(time: i64, by: Duration) -> i64 {
-    time.saturating_add_unsigned(by.as_secs())
-        .clamp(EARLIEST, LATEST)
+    time.saturating_add_unsigned(by.as_secs()).clamp(EARLIEST, LATEST)
 }
 
 /// `time - by`, not earlier than what a certificate can carry.
 pub(crate) fn before(time: i64, by: Duration) -> i64 {
-    time.saturating_sub_unsigned(by.as_secs())
-        .clamp(EARLIEST, LATEST)
+    time.saturating_sub_unsigned(by.as_secs()).clamp(EARLIEST, LATEST)
 }
