@@ -146,11 +146,14 @@ impl CertificateAuthority {
     /// Takes a CA that was brought along, or one of ours whose certificate was signed outside.
     ///
     /// `chain_pem` begins with the CA's own certificate; each next one issued the one before, up to the root or to any
-    /// CA below it. With the root left out, [`root_der`](Self::root_der) is `None` and the anchor comes from elsewhere.
+    /// CA below it; a certificate that follows itself is taken once, so `tls.crt` and `ca.crt` of a Secret can be
+    /// joined. With the root left out, [`root_der`](Self::root_der) is `None` and the anchor comes from elsewhere.
     pub fn import(chain_pem: &str, key: PrivateKey, now: i64) -> Result<Self, ImportError> {
-        let chain = certificates_from_pem(chain_pem)
+        let mut chain = certificates_from_pem(chain_pem)
             .filter(|chain| !chain.is_empty())
             .ok_or(ImportError::NoCertificate)?;
+        // Secrets often repeat the root: at the end of `tls.crt` and in `ca.crt`.
+        chain.dedup();
         if chain.len() > MAX_PATH {
             return Err(ImportError::TooLong(chain.len()));
         }

@@ -250,3 +250,46 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     out.copy_from_slice(digest(&SHA256, bytes).as_ref());
     out
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use x509_cert::der::{Encode, asn1::UintRef};
+
+    use super::*;
+
+    /// An RSA key whose modulus has `bits` bits, all of them set.
+    fn rsa(bits: usize, exponent: &[u8]) -> Result<KeyAlgorithm, PublicKeyError> {
+        let mut modulus = vec![0xff; bits.div_ceil(8)];
+        modulus[0] >>= modulus.len() * 8 - bits;
+        let integers = [modulus.as_slice(), exponent].map(|n| UintRef::new(n).unwrap().to_der().unwrap());
+        let mut key = vec![0x30, 0x82];
+        key.extend(u16::try_from(integers.concat().len()).unwrap().to_be_bytes());
+        key.extend(integers.concat());
+        rsa_algorithm(&key)
+    }
+
+    #[test]
+    fn rsa_keys_need_a_known_size_and_a_safe_exponent() {
+        let f4 = [1, 0, 1];
+        assert_eq!(rsa(2048, &f4), Ok(KeyAlgorithm::Rsa2048));
+        assert_eq!(rsa(3072, &f4), Ok(KeyAlgorithm::Rsa3072));
+        assert_eq!(rsa(4096, &f4), Ok(KeyAlgorithm::Rsa4096));
+        assert!(matches!(rsa(2040, &f4), Err(PublicKeyError::Weak(_))));
+        assert!(matches!(rsa(2047, &f4), Err(PublicKeyError::Weak(_))));
+        assert!(matches!(rsa(2049, &f4), Err(PublicKeyError::Unsupported(_))));
+        assert!(matches!(rsa(8192, &f4), Err(PublicKeyError::Unsupported(_))));
+        for weak in [
+            &[1][..],
+            &[2],
+            &[3],
+            &[0xff, 0xff],
+            &[1, 0, 2],
+            &[0x80, 0, 0, 1],
+            &[0xff; 9],
+        ] {
+            assert!(matches!(rsa(2048, weak), Err(PublicKeyError::Weak(_))), "{weak:02x?}");
+        }
+    }
+}

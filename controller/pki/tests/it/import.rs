@@ -80,6 +80,13 @@ fn a_ca_made_by_openssl_is_taken() {
 }
 
 #[test]
+fn a_root_that_is_repeated_is_taken_once() {
+    let (pem, key) = openssl_ca("/CN=x", &[BC, KU, SKI]);
+    let ca = CertificateAuthority::import(&pem.repeat(2), key, today()).unwrap();
+    assert!(ca.is_root() && ca.chain().is_empty());
+}
+
+#[test]
 fn a_request_signed_outside_comes_back_as_a_ca() {
     let (dir, outside, sub_key) = (
         TempDir::new().unwrap(),
@@ -116,13 +123,16 @@ fn each_defect_has_its_error() {
     let ca = CertificateAuthority::self_signed(copy(&own), &CaProfile::named("a"), NOW).unwrap();
     let pem = certificates_to_pem([ca.certificate_der()]);
     assert_eq!(category("", key(), NOW), "no-certificate");
+    let foreign = certificates_to_pem([root(KeyAlgorithm::EcdsaP256).certificate_der()]);
     let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert_eq!(category(damaged, key(), NOW), "unreadable");
     assert_eq!(category(&pem, key(), NOW), "key-mismatch");
     assert_eq!(category(&pem, copy(&own), ca.not_after() + 1), "expired");
     assert_eq!(category(&pem, copy(&own), ca.not_before() - 1), "not-yet-valid");
-    assert_eq!(category(&pem.repeat(9), copy(&own), NOW), "too-long");
-    let foreign = certificates_to_pem([root(KeyAlgorithm::EcdsaP256).certificate_der()]);
+    assert_eq!(
+        category(&format!("{pem}{foreign}").repeat(5), copy(&own), NOW),
+        "too-long"
+    );
     assert_eq!(category(&format!("{pem}{foreign}"), copy(&own), NOW), "broken-chain");
 
     for (subject, extensions, expected) in [

@@ -1,6 +1,6 @@
 //! Leaves: validity, serials, names, publication; and a bench to run by hand.
 
-use std::{collections::HashSet, time::Instant};
+use std::{collections::HashSet, sync::LazyLock, time::Instant};
 
 use certwave_pki::{
     CA_PARTITION, CaError, CaProfile, CertificateAuthority, Csr, CsrPolicy, IssueError, KeyAlgorithm, LeafRequest,
@@ -218,6 +218,21 @@ fn urls_have_the_designs_form() {
         "http://ä",
     ] {
         assert!(Publication::new(bad).is_err(), "{bad}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_damaged_certificate_is_read_or_refused_without_panic(
+        at in proptest::prelude::any::<proptest::prelude::prop::sample::Index>(),
+        flip in 1_u8..,
+    ) {
+        static LEAF: LazyLock<Vec<u8>> = LazyLock::new(|| {
+            issue(&root(KeyAlgorithm::EcdsaP256), &device_csr(KeyAlgorithm::EcdsaP256), DAY).der.to_vec()
+        });
+        let mut der = LEAF.clone();
+        der[at.index(LEAF.len())] ^= flip;
+        let _ = parse_certificate_info(&der);
     }
 }
 
