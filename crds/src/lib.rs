@@ -1,1 +1,31 @@
-//! certwave-crds
+//! The custom resources of Certwave (`certwave.dev/v1alpha1`) as Rust types; the YAML in this
+//! directory is generated from them by `cargo run -p certwave-crds --bin crds-gen`.
+
+// `KubeSchema` copies each struct, `pub` and all, into a function body.
+#![allow(unreachable_pub)]
+
+mod authority;
+mod broker;
+mod common;
+mod device;
+mod duration;
+mod fleet;
+mod generate;
+mod rotation;
+mod schema;
+mod strategy;
+
+pub use authority::*;
+pub use broker::*;
+pub use common::*;
+pub use device::*;
+pub use duration::{Duration, ParseDurationError};
+pub use fleet::*;
+pub use generate::{GENERATE_COMMAND, all, files, stale};
+pub use rotation::*;
+pub use strategy::*;
+
+/// The API group of every kind.
+pub const GROUP: &str = "certwave.dev";
+/// The version served.
+pub const VERSION: &str = "v1alpha1";

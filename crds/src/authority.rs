@@ -1,0 +1,229 @@
+//! `CertificateAuthority`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::{Duration, KeyAlgorithm, LocalRef, SecretKeyRef};
+
+/// A CA that issues certificates: exactly one of root, subordinate, external or secret says where its key and certificate come from.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "certwave.dev",
+    version = "v1alpha1",
+    kind = "CertificateAuthority",
+    plural = "certificateauthorities",
+    doc = "A certificate authority: a root, a subordinate of another CA here, a subordinate signed outside, or one brought along in a Secret.",
+    namespaced,
+    status = "CertificateAuthorityStatus",
+    shortname = "ca",
+    category = "certwave",
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether it issues."}"#,
+    printcolumn = r#"{"name":"Algorithm","type":"string","jsonPath":".spec.keyAlgorithm","description":"Algorithm of its key."}"#,
+    printcolumn = r#"{"name":"Expires","type":"string","jsonPath":".status.notAfter","description":"End of its certificate's validity."}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
+    printcolumn = r#"{"name":"Key","type":"string","jsonPath":".status.keyId","priority":1,"description":"Its key id."}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("[has(self.root), has(self.subordinate), has(self.external), has(self.secret)].filter(x, x).size() == 1").message("set exactly one of root, subordinate, external or secret"),
+    validation = Rule::new("has(self.root) == has(oldSelf.root) && has(self.subordinate) == has(oldSelf.subordinate) && has(self.external) == has(oldSelf.external) && has(self.secret) == has(oldSelf.secret)").message("the source of a CA cannot change; create another CertificateAuthority and move the fleets with a Rotation"),
+    validation = Rule::new("has(self.keySecretName) == has(oldSelf.keySecretName) && (!has(self.keySecretName) || self.keySecretName == oldSelf.keySecretName)").message("keySecretName cannot change once the CA exists")
+)]
+pub struct CertificateAuthoritySpec {
+    /// A self-signed root: write {}.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootSource>,
+    /// A subordinate, issued by another CertificateAuthority of this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("the issuer of a subordinate CA cannot change; create another CertificateAuthority"))]
+    pub subordinate: Option<SubordinateSource>,
+    /// A subordinate that is signed outside: its CSR appears in status.csr, its certificate is brought back here. Write {} at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalSource>,
+    /// A CA brought along: a Secret with tls.crt (chain, the CA's own certificate first) and tls.key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("the Secret that a CA comes from cannot change; create another CertificateAuthority"))]
+    pub secret: Option<SecretSource>,
+    /// Algorithm of the CA's key. Cannot change. A CA from a Secret keeps the key that it brings.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("keyAlgorithm cannot change: keys are made once; create another CertificateAuthority"))]
+    pub key_algorithm: KeyAlgorithm,
+    /// Common name of the CA's subject; the object's name where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub common_name: Option<String>,
+    /// Organization of the CA's subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub organization: Option<String>,
+    /// Validity of the CA's certificate; a subordinate's is cut to its issuer's.
+    #[serde(default = "validity")]
+    pub validity: Duration,
+    /// How far before now validity begins, for devices with slow clocks.
+    #[serde(default = "backdate")]
+    pub backdate: Duration,
+    /// How many CAs may follow below this one (RFC 5280, 4.2.1.9); no limit where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 8))]
+    pub path_length: Option<i32>,
+    /// Where CRLs and the CA's certificate are published. Without it, certificates carry no distribution point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publication: Option<Publication>,
+    /// How CRLs are made.
+    #[serde(default)]
+    pub crl: CrlPolicy,
+    /// Secret that keeps the CA's key; `<name>-ca` where left out. It has no owner: deleting this object keeps the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key_secret_name: Option<String>,
+}
+
+fn validity() -> Duration {
+    Duration::days(3650)
+}
+
+fn backdate() -> Duration {
+    Duration::hours(1)
+}
+
+/// A self-signed root; it has no settings of its own.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default, KubeSchema)]
+pub struct RootSource {}
+
+/// A subordinate of a CA here.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SubordinateSource {
+    /// The CA that signs this one.
+    pub issuer_ref: LocalRef,
+}
+
+/// A subordinate signed outside.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.certificate) && has(self.certificateSecretRef))").message("bring the certificate back in certificate or in certificateSecretRef, not in both"))]
+pub struct ExternalSource {
+    /// The signed certificate with its chain, PEM, the CA's own first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65536))]
+    #[x_kube(validation = Rule::new("self.contains('-----BEGIN CERTIFICATE-----')").message("certificate must be PEM: -----BEGIN CERTIFICATE-----"))]
+    pub certificate: Option<String>,
+    /// Secret that holds the signed certificate with its chain, as PEM; the key is tls.crt where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_secret_ref: Option<SecretKeyRef>,
+}
+
+/// A CA from a Secret.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretSource {
+    /// The Secret, with tls.crt and tls.key.
+    pub secret_ref: LocalRef,
+}
+
+/// Where a CA publishes.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+pub struct Publication {
+    /// Base URL, http or https, written into certificates: CRLs are at `<base>/crl/...`, CA certificates at `<base>/ca/...`.
+    #[serde(rename = "baseURL")]
+    #[schemars(length(max = 200), regex(pattern = "^https?://[^/?#\\s]+(/[^?#\\s]*)?$"))]
+    #[x_kube(validation = Rule::new("!self.endsWith('/')").message("baseURL must not end with '/'"))]
+    pub base_url: String,
+}
+
+/// How CRLs are made.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CrlPolicy {
+    /// From thisUpdate to nextUpdate. Brokers lock everybody out when a CRL is over, so leave time to repair.
+    #[serde(default = "crl_validity")]
+    pub validity: Duration,
+    /// How long before nextUpdate a CRL is made anew; must be less than validity.
+    #[serde(default = "crl_renew_before")]
+    pub renew_before: Duration,
+}
+
+fn crl_validity() -> Duration {
+    Duration::days(7)
+}
+
+fn crl_renew_before() -> Duration {
+    Duration::days(3)
+}
+
+impl Default for CrlPolicy {
+    fn default() -> Self {
+        Self {
+            validity: crl_validity(),
+            renew_before: crl_renew_before(),
+        }
+    }
+}
+
+/// What is known of a CA.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Default, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateAuthorityStatus {
+    /// Subject key identifier, in lower-case hex; part of the CRL's URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub key_id: Option<String>,
+    /// The CA's certificate, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    pub certificate: Option<String>,
+    /// Certificates from the issuer up, without this one, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 262144))]
+    pub chain: Option<String>,
+    /// The request to be signed outside, PEM (source external).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    pub csr: Option<String>,
+    /// Start of the certificate's validity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::time")]
+    pub not_before: Option<Time>,
+    /// End of the certificate's validity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::time")]
+    pub not_after: Option<Time>,
+    /// Serial number of the certificate, in lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub serial: Option<String>,
+    /// SHA-256 of the certificate, as 64 lower-case hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub sha256: Option<String>,
+    /// Published CRLs, one for each partition; the 50 that end last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["partition"]))]
+    pub crls: Vec<CrlStatus>,
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+    /// Conditions; Ready says whether the CA issues.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// One published CRL.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CrlStatus {
+    /// Month in which the certificates of this partition end (YYYY-MM, UTC), or ca.
+    #[schemars(length(max = 16))]
+    pub partition: String,
+    /// CRL number.
+    #[schemars(range(min = 0))]
+    pub number: i64,
+    /// When the next one is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::time")]
+    pub next_update: Option<Time>,
+}

@@ -1,0 +1,205 @@
+//! `Broker`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{CertificateStatus, Duration, LocalRef, SecretKeyRef};
+
+/// An MQTT broker that devices and the controller talk over.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "certwave.dev",
+    version = "v1alpha1",
+    kind = "Broker",
+    doc = "An MQTT broker that devices and the controller talk over, with mutual TLS.",
+    namespaced,
+    status = "BrokerStatus",
+    shortname = "brk",
+    category = "certwave",
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether it can be used."}"#,
+    printcolumn = r#"{"name":"Connected","type":"boolean","jsonPath":".status.connected","description":"Whether the controller is connected."}"#,
+    printcolumn = r#"{"name":"URL","type":"string","jsonPath":".spec.url","description":"Where devices connect."}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready or not."}"#,
+    printcolumn = r#"{"name":"Adapter","type":"string","jsonPath":".spec.adapter","priority":1,"description":"Kind of broker."}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.issuerRef) || (has(self.credential) && has(self.controlSecretRef))").message("set issuerRef, or both credential and controlSecretRef: the controller needs a client and a control certificate"))]
+pub struct BrokerSpec {
+    /// Immutable id, a DNS label. Devices are known by (broker id, deviceId), in every message and in the ledger.
+    #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("id cannot change: every device's identity contains it"))]
+    pub id: String,
+    /// Where devices and the controller connect: mqtts://host:port.
+    #[schemars(
+        length(max = 300),
+        regex(pattern = "^mqtts://[^/:\\s]+:[0-9]{1,5}$|^mqtts://\\[[0-9a-fA-F:]+\\]:[0-9]{1,5}$")
+    )]
+    pub url: String,
+    /// Where holders of a claim connect, mqtts://host:port; the same as url where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 300),
+        regex(pattern = "^mqtts://[^/:\\s]+:[0-9]{1,5}$|^mqtts://\\[[0-9a-fA-F:]+\\]:[0-9]{1,5}$")
+    )]
+    pub claims_url: Option<String>,
+    /// What the broker's server certificate must chain to.
+    pub trust: BrokerTrust,
+    /// CA that issues the controller's client certificate, its control certificate and, where asked for, the broker's server certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_ref: Option<LocalRef>,
+    /// A client certificate of your own for the controller, instead of one from issuerRef.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<BrokerCredential>,
+    /// Secret with tls.crt and tls.key of a control certificate of your own, instead of one from issuerRef.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_secret_ref: Option<LocalRef>,
+    /// First part of every topic; no wildcards, no '/' at the ends.
+    #[serde(default = "topic_prefix")]
+    #[schemars(length(min = 1, max = 40), regex(pattern = "^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("topicPrefix cannot change: devices would no longer be heard"))]
+    pub topic_prefix: String,
+    /// Kind of broker, for its access rules and what it can report.
+    #[serde(default)]
+    pub adapter: Adapter,
+    /// How many nodes the broker has.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 100))]
+    pub nodes: i32,
+    /// Namespaces whose Fleets may use this broker.
+    #[serde(default)]
+    pub allowed_namespaces: AllowedNamespaces,
+    /// A server certificate for the broker, issued by issuerRef into a kubernetes.io/tls Secret and renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_certificate: Option<ServerCertificate>,
+}
+
+fn topic_prefix() -> String {
+    "certwave".to_owned()
+}
+
+fn one() -> i32 {
+    1
+}
+
+/// What a server certificate must chain to: exactly one.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.issuerRef), has(self.secretRef), has(self.caBundle)].filter(x, x).size() == 1").message("set exactly one of issuerRef, secretRef or caBundle"))]
+pub struct BrokerTrust {
+    /// A CertificateAuthority of this namespace; its root is trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_ref: Option<LocalRef>,
+    /// A Secret with PEM certificates; the key is ca.crt where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretKeyRef>,
+    /// PEM certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65536))]
+    #[x_kube(validation = Rule::new("self.contains('-----BEGIN CERTIFICATE-----')").message("caBundle must be PEM: -----BEGIN CERTIFICATE-----"))]
+    pub ca_bundle: Option<String>,
+}
+
+/// A client certificate from a Secret.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerCredential {
+    /// The Secret, with tls.crt and tls.key; the certificate's common name must be ~controller.
+    pub secret_ref: LocalRef,
+}
+
+/// A kind of broker.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Copy, Default, JsonSchema)]
+pub enum Adapter {
+    /// Eclipse Mosquitto.
+    #[default]
+    Mosquitto,
+    /// Any broker with MQTT 3.1.1 and mutual TLS; it reports nothing.
+    Generic,
+}
+
+/// Which namespaces may use a broker.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Default, KubeSchema)]
+#[x_kube(validation = Rule::new("(self.from == 'Selector') == has(self.selector)").message("set selector when from is Selector, and only then"))]
+pub struct AllowedNamespaces {
+    /// Which namespaces: Same, All or Selector.
+    #[serde(default)]
+    pub from: NamespacesFrom,
+    /// Labels of the namespaces (from: Selector).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::label_selector")]
+    pub selector: Option<LabelSelector>,
+}
+
+/// Which namespaces.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Copy, Default, JsonSchema)]
+pub enum NamespacesFrom {
+    /// The broker's own namespace.
+    #[default]
+    Same,
+    /// Every namespace.
+    All,
+    /// The namespaces that the selector selects.
+    Selector,
+}
+
+/// A server certificate for the broker.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.dnsNames) && self.dnsNames.size() > 0) || (has(self.ipAddresses) && self.ipAddresses.size() > 0)").message("name the broker in dnsNames or ipAddresses"))]
+pub struct ServerCertificate {
+    /// The Secret that is written: tls.crt with chain, tls.key, ca.crt.
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: String,
+    /// DNS names of the broker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub dns_names: Vec<String>,
+    /// IP addresses of the broker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 2, max = 45)), extend("x-kubernetes-list-type" = "set"))]
+    pub ip_addresses: Vec<String>,
+    /// Validity; renewed when a third is left.
+    #[serde(default = "server_validity")]
+    pub validity: Duration,
+}
+
+fn server_validity() -> Duration {
+    Duration::days(90)
+}
+
+/// What is known of a broker.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Default, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerStatus {
+    /// Whether the controller is connected.
+    #[serde(default)]
+    pub connected: bool,
+    /// The certificate whose key signs what devices are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_certificate: Option<CertificateStatus>,
+    /// The certificate by which the controller connects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<CertificateStatus>,
+    /// The server certificate that was issued for the broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_certificate: Option<CertificateStatus>,
+    /// SHA-256 of the anchors that the server certificate may chain to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 64)), extend("x-kubernetes-list-type" = "set"))]
+    pub anchors: Vec<String>,
+    /// Why the last connection failed or ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub last_error: Option<String>,
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+    /// Conditions; Ready says whether Fleets can use the broker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
