@@ -177,7 +177,7 @@ impl Parsed {
     }
 }
 
-fn common_name(name: &Name) -> Option<String> {
+pub(crate) fn common_name(name: &Name) -> Option<String> {
     let attribute = name.iter().filter(|attribute| attribute.oid == COMMON_NAME).last()?;
     let value = &attribute.value;
     let utf8 = value

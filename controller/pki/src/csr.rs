@@ -1,6 +1,7 @@
 //! PKCS#10 certification requests (RFC 2986): only the public key is taken, after proof that the sender holds it.
 
-use x509_cert::der::{self, Reader, SliceReader, Tag};
+use x509_cert::der::{self, Decode as _, Reader, SliceReader, Tag};
+use x509_cert::name::Name;
 
 use crate::{
     KeyAlgorithm, KeyError, LeafSubject, NameError, PrivateKey, PublicKeyError, SubjectPublicKey, signature::Signed,
@@ -78,10 +79,11 @@ impl From<der::Error> for CsrError {
     }
 }
 
-/// A request whose sender has proved to hold the key. Its subject and attributes were not even read.
+/// A request whose sender has proved to hold the key. Nothing of its subject or attributes goes into a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Csr {
     public_key: SubjectPublicKey,
+    common_name: Option<String>,
 }
 
 impl Csr {
@@ -98,7 +100,13 @@ impl Csr {
         if !signed.is_signed_by(&public_key) {
             return Err(CsrError::BadSignature);
         }
-        Ok(Self { public_key })
+        let common_name = common_name(signed.body)?;
+        Ok(Self { public_key, common_name })
+    }
+
+    /// The common name that the request asks for, if any: only good for refusing a request meant for another device.
+    pub fn common_name(&self) -> Option<&str> {
+        self.common_name.as_deref()
     }
 
     /// The key to certify.
@@ -120,6 +128,21 @@ impl Csr {
     pub const fn spki_sha256(&self) -> &[u8; 32] {
         self.public_key.spki_sha256()
     }
+}
+
+/// The subject's last common name inside a `CertificationRequestInfo`.
+fn common_name(info: &[u8]) -> der::Result<Option<String>> {
+    let mut reader = SliceReader::new(info)?;
+    let subject = reader.sequence(|r| {
+        let _version: u8 = r.decode()?;
+        let subject = r.tlv_bytes()?;
+        while !r.is_finished() {
+            r.tlv_bytes()?;
+        }
+        Ok::<_, der::Error>(subject)
+    })?;
+    let name = Name::from_der(subject)?;
+    Ok(crate::certificate::common_name(&name))
 }
 
 /// The `subjectPKInfo` inside a `CertificationRequestInfo`.
