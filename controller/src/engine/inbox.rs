@@ -1,0 +1,267 @@
+//! What devices say becomes events: who says it, whether they may, and what it is about.
+
+use certwave_core::model::{Device, Identity};
+use certwave_core::step::{self, Context, Decision, Event, JobMark, Signer};
+use certwave_ledger::LedgerError;
+use certwave_pki::Csr;
+use certwave_protocol::VERSION;
+use certwave_protocol::code::Code;
+use certwave_protocol::envelope::Unverified;
+use certwave_protocol::ids::{DeviceId, Fingerprint};
+use certwave_protocol::jws::VerifyingKey;
+use certwave_protocol::message::{Body, Online, Payload, Rejected, Type};
+use certwave_protocol::topic::User;
+
+use super::act::With;
+use super::link::Speaker;
+use super::{Engine, describe, now};
+use crate::notice::Notice;
+
+/// A device's clock may differ from ours by so many seconds before people hear of it.
+const CLOCK_SKEW: i64 = 300;
+const TRIES: usize = 8;
+
+/// Why a message was refused, with words for people.
+pub(super) type Refusal = (Code, String);
+
+impl Engine {
+    /// Takes in one message; answers its outcome as a metric label.
+    pub(super) async fn hear(&self, speaker: &Speaker, user: &User, kind: Type, bytes: &[u8]) -> &'static str {
+        let refusal = match (user, kind) {
+            (User::Device(device), Type::Online) => {
+                let Ok(message) = serde_json::from_slice::<Online>(bytes) else { return Code::Malformed.as_str() };
+                let identity = Identity { broker: speaker.entry.id.clone(), device: device.clone() };
+                self.presence.heard(identity, &message);
+                return "ok";
+            }
+            (User::Claim(claim), Type::Enrol) => self.enrol(speaker, claim, bytes).await,
+            (User::Device(device), Type::Hello | Type::Csr | Type::Tested | Type::Status) => {
+                self.device_says(speaker, device, kind, bytes).await
+            }
+            _ => Err((Code::UnknownType, "not a message that this user may send".to_owned())),
+        };
+        match refusal {
+            Ok(()) => "ok",
+            Err((code, message)) => {
+                tracing::debug!(user = user.name(), %kind, %code, message, "refused a message");
+                self.reject(speaker, user, kind, bytes, code, &message).await;
+                code.as_str()
+            }
+        }
+    }
+
+    async fn device_says(&self, speaker: &Speaker, id: &DeviceId, kind: Type, bytes: &[u8]) -> Result<(), Refusal> {
+        let envelope = Unverified::parse(bytes).map_err(|e| (e.code(), e.to_string()))?;
+        let claimed = envelope.claimed();
+        addressed(speaker, kind, claimed)?;
+        if claimed.device != *id {
+            return Err((Code::WrongDevice, "the message names another device than its topic".to_owned()));
+        }
+        let identity = Identity { broker: speaker.entry.id.clone(), device: id.clone() };
+        let Some(device) = self.read(&identity).await? else {
+            return Err((Code::NotDeclared, "no such device".to_owned()));
+        };
+        let (signer, key) = self.signer(&device, envelope.signer())?;
+        let payload = envelope.verify(&key).map_err(|e| (e.code(), e.to_string()))?;
+        if let Body::Hello(hello) = &payload.body {
+            let skew = hello.clock.saturating_sub(now() / 1000);
+            if skew.abs() > CLOCK_SKEW && device.session != Some(payload.session) {
+                self.notify(Notice::ClockSkew { object: device.object.clone(), seconds: skew });
+            }
+        }
+        self.decide(&identity, device, signer, &payload).await
+    }
+
+    /// Which of the device's recorded keys this is; a certificate that has ended signs nothing any more.
+    fn signer(&self, device: &Device, named: Option<Fingerprint>) -> Result<(Signer, VerifyingKey), Refusal> {
+        let candidates = [
+            (Signer::Current, &device.current),
+            (Signer::Pending, &device.pending),
+            (Signer::Previous, &device.previous),
+        ];
+        let found = candidates
+            .into_iter()
+            .find_map(|(role, c)| c.as_ref().filter(|c| Some(c.fingerprint) == named).map(|c| (role, c)));
+        let Some((role, credential)) = found else {
+            return Err((Code::WrongKey, "not a key that the ledger records for this device".to_owned()));
+        };
+        if credential.not_after.saturating_mul(1000) <= now() {
+            return Err((Code::WrongKey, "the certificate that signed this has expired".to_owned()));
+        }
+        let key = VerifyingKey::from_spki(&credential.public_key).map_err(|e| (Code::WrongKey, e.to_string()))?;
+        Ok((role, key))
+    }
+
+    /// Asks `core`, writes, speaks; again from the beginning when somebody else was faster.
+    async fn decide(
+        &self,
+        identity: &Identity,
+        first: Device,
+        signer: Signer,
+        payload: &Payload,
+    ) -> Result<(), Refusal> {
+        let event = self.event(&first, signer, payload)?;
+        let mut device = first;
+        for _ in 0..TRIES {
+            let policy = self.policy(&device);
+            let ctx = Context { now: now(), epoch: self.epoch, policy: &policy };
+            let mut with = With::default();
+            let mut decision = step::step(&ctx, &device, &event);
+            if let (Decision::Issue, Body::Csr(csr)) = (&decision, &payload.body) {
+                let (credential, record) = self.issue(&device, &csr.csr.0).await?;
+                decision = step::issued(&ctx, &device, payload.session, credential);
+                with.certificate = Some(record);
+            }
+            if let Decision::Refuse(code, why) = decision {
+                return Err((code, why.to_owned()));
+            }
+            let ended = matches!(&decision, Decision::Change { device: next, .. }
+                if next.job.as_ref().is_some_and(|j| j.code == Some(Code::CsrChanged) && j.state.ended()));
+            match self.carry_out(&device, decision, with).await {
+                Ok(()) if ended => return Err((Code::CsrChanged, "another request for the same job".to_owned())),
+                Ok(()) => {
+                    if matches!(event, Event::Hello { .. }) {
+                        self.offer_when_room(identity, &device);
+                    }
+                    return Ok(());
+                }
+                Err(LedgerError::Conflict) => {}
+                Err(LedgerError::KeyReused) => {
+                    let refused = self.refused_request(signer, payload, Code::KeyReused, "the key has been used before");
+                    return self.fail_request(identity, refused).await;
+                }
+                Err(error) => return Err(self.out(&error)),
+            }
+            match self.read(identity).await? {
+                Some(again) => device = again,
+                None => return Ok(()),
+            }
+        }
+        Err((Code::TryLater, "too much at once for this device".to_owned()))
+    }
+
+    fn event(&self, device: &Device, signer: Signer, payload: &Payload) -> Result<Event, Refusal> {
+        let session = payload.session;
+        let mark = || match payload.job {
+            Some(id) => Ok(JobMark { id, nonce: payload.nonce, epoch: payload.epoch }),
+            None => Err((Code::UnknownJob, "the message belongs to no job".to_owned())),
+        };
+        Ok(match &payload.body {
+            Body::Hello(hello) => Event::Hello { hello: hello.clone(), signer, session },
+            Body::Tested(tested) => Event::Tested { mark: mark()?, signer, session, subject: tested.subject },
+            Body::Status(status) => Event::Status {
+                mark: mark()?,
+                signer,
+                session,
+                step: status.step,
+                code: status.code,
+                detail: match (&status.detail, &status.alert) {
+                    (Some(detail), Some(alert)) => Some(format!("{detail} (TLS alert {alert})")),
+                    (None, Some(alert)) => Some(format!("TLS alert {alert}")),
+                    (detail, None) => detail.clone(),
+                },
+            },
+            Body::Csr(csr) => {
+                let mark = mark()?;
+                match self.check_request(device, &csr.csr.0) {
+                    Ok(key) => Event::Csr { mark, signer, session, key },
+                    Err((code, detail)) => Event::CsrRefused { mark, signer, code, detail },
+                }
+            }
+            _ => return Err((Code::UnknownType, "not a device's message".to_owned())),
+        })
+    }
+
+    fn refused_request(&self, signer: Signer, payload: &Payload, code: Code, detail: &str) -> Option<Event> {
+        let mark = JobMark { id: payload.job?, nonce: payload.nonce, epoch: payload.epoch };
+        Some(Event::CsrRefused { mark, signer, code, detail: detail.to_owned() })
+    }
+
+    /// Ends the job whose request turned out to be unacceptable while it was being recorded.
+    async fn fail_request(&self, identity: &Identity, event: Option<Event>) -> Result<(), Refusal> {
+        if let Some(event) = event {
+            self.happen(identity, event).await.map_err(|e| self.out(&e))?;
+        }
+        Err((Code::KeyReused, "the key has been used before; make a fresh one for each request".to_owned()))
+    }
+
+    /// SHA-256 of the request's key, if the request is sound for this device.
+    pub(super) fn check_request(&self, device: &Device, der: &[u8]) -> Result<Fingerprint, Refusal> {
+        let fleet = self.fleet(device)?;
+        let csr = Csr::parse(der, &fleet.csr).map_err(|e| (code_of(e.code()), e.to_string()))?;
+        match csr.common_name() {
+            Some(name) if name != device.id.device.as_str() => {
+                Err((Code::CsrSubject, format!("the request names another device, {name:.56}")))
+            }
+            _ => Ok(Fingerprint(*csr.spki_sha256())),
+        }
+    }
+
+    pub(super) async fn read(&self, identity: &Identity) -> Result<Option<Device>, Refusal> {
+        self.ledger.device(identity).await.map_err(|e| self.out(&e))
+    }
+
+    /// A fault of ours: counted, and never the device's.
+    pub(super) fn out(&self, error: &LedgerError) -> Refusal {
+        self.ledger_failed(error);
+        (Code::TryLater, "the controller cannot answer now".to_owned())
+    }
+
+    async fn reject(&self, speaker: &Speaker, user: &User, of: Type, bytes: &[u8], code: Code, message: &str) {
+        // Without a readable payload there is no session to answer on.
+        let Ok(envelope) = Unverified::parse(bytes) else { return };
+        let claimed = envelope.claimed();
+        if claimed.broker != speaker.entry.id {
+            return;
+        }
+        let device = match user {
+            User::Device(id) => id.clone(),
+            User::Claim(_) => claimed.device.clone(),
+        };
+        let identity = Identity { broker: speaker.entry.id.clone(), device: device.clone() };
+        let job_state = match (claimed.job, user) {
+            (Some(id), User::Device(_)) => self.ledger.device(&identity).await.ok().flatten().and_then(|d| d.job).filter(|j| j.id == id),
+            _ => None,
+        };
+        let message: String = message.chars().take(256).collect();
+        speaker.say(
+            user,
+            &Payload {
+                v: VERSION,
+                broker: speaker.entry.id.clone(),
+                device,
+                session: claimed.session,
+                job: claimed.job,
+                nonce: claimed.nonce,
+                epoch: Some(self.epoch),
+                body: Body::Rejected(Rejected { of, code, message, job_state: job_state.map(|j| j.state.as_str().to_owned()) }),
+            },
+        );
+    }
+
+    /// A queued job is offered as soon as there is room, now that the device has been heard.
+    fn offer_when_room(&self, identity: &Identity, device: &Device) {
+        if device.job.as_ref().is_some_and(|j| j.state == certwave_core::model::JobState::Queued) {
+            self.ready.push(identity.clone());
+            self.registry.nudge();
+        } else if device.job.is_none() {
+            tracing::trace!(device = describe(identity), "hello");
+        }
+    }
+}
+
+/// Checks that a message is what its topic says, for this broker.
+pub(super) fn addressed(speaker: &Speaker, kind: Type, claimed: &Payload) -> Result<(), Refusal> {
+    if claimed.broker != speaker.entry.id {
+        return Err((Code::WrongBroker, "the message is for another broker".to_owned()));
+    }
+    if claimed.body.kind() != kind {
+        return Err((Code::UnknownType, "the message's type is not its topic's".to_owned()));
+    }
+    Ok(())
+}
+
+/// Reads a code that another crate gives as text.
+pub(super) fn code_of(text: &str) -> Code {
+    text.parse().unwrap_or(Code::Other)
+}

@@ -1,0 +1,108 @@
+//! From a sound request to a certificate with its record.
+
+use std::sync::Arc;
+
+use certwave_core::model::{Credential, Device};
+use certwave_ledger::{CertificateKind, CertificateRecord, FleetKey};
+use certwave_pki::{Csr, LeafRequest, LeafUsage, TemplateContext};
+use certwave_protocol::code::Code;
+use certwave_protocol::ids::{Fingerprint, JobId};
+
+use super::inbox::{Refusal, code_of};
+use super::{Engine, now};
+use crate::reconcile::ensure_crl;
+use crate::registry::{FleetEntry, IssuerEntry};
+
+impl Engine {
+    /// The device's fleet, where its CA and broker are in order.
+    pub(super) fn fleet(&self, device: &Device) -> Result<Arc<FleetEntry>, Refusal> {
+        self.registry
+            .fleet(&FleetKey::of(device))
+            .ok_or_else(|| (Code::TryLater, "the device's fleet is not ready".to_owned()))
+    }
+
+    /// The CA that issues for this device now: the Rotation's where it moves the fleet, else the fleet's.
+    fn issuer(&self, device: &Device, fleet: &FleetEntry) -> IssuerEntry {
+        let rotation = device.job.as_ref().and_then(|j| j.rotation.as_ref()).and_then(|uid| self.registry.rotation(uid));
+        rotation.and_then(|r| r.issuer.clone()).unwrap_or_else(|| fleet.issuer.clone())
+    }
+
+    /// The CA with this key id, among those that may have issued for this device.
+    pub(super) fn issuer_by_key_id(&self, device: &Device, key_id: &str) -> Option<IssuerEntry> {
+        let own = self.registry.fleet(&FleetKey::of(device)).map(|f| f.issuer.clone());
+        let moves = self.registry.rotations().into_iter().filter_map(|r| r.issuer.clone());
+        own.into_iter().chain(moves).find(|i| i.ca.key_id().to_string() == key_id)
+    }
+
+    /// Issues for a request that [`Engine::check_request`] has found sound; publishes the partition's first CRL before.
+    pub(super) async fn issue(&self, device: &Device, request: &[u8]) -> Result<(Credential, CertificateRecord), Refusal> {
+        let job = device.job.as_ref().map(|j| j.id);
+        self.issue_for(device, request, job).await
+    }
+
+    /// The same for a job that is being made.
+    pub(super) async fn issue_for(
+        &self,
+        device: &Device,
+        request: &[u8],
+        job: Option<JobId>,
+    ) -> Result<(Credential, CertificateRecord), Refusal> {
+        let ours = |e: &dyn std::fmt::Display| {
+            tracing::error!(fleet = device.fleet, error = %e, "cannot issue");
+            (Code::TryLater, "the CA cannot issue now".to_owned())
+        };
+        let fleet = self.fleet(device)?;
+        let issuer = self.issuer(device, &fleet);
+        let csr = Csr::parse(request, &fleet.csr).map_err(|e| (code_of(e.code()), e.to_string()))?;
+        let subject = fleet
+            .template
+            .render(&TemplateContext {
+                device_id: device.id.device.as_str(),
+                fleet: &device.fleet,
+                namespace: &device.object.namespace,
+                labels: &device.labels,
+            })
+            .map_err(|e| ours(&e))?;
+        let at = now();
+        let issued = issuer
+            .ca
+            .issue(
+                &LeafRequest {
+                    subject: &subject,
+                    public_key: csr.public_key(),
+                    usage: LeafUsage::Device,
+                    validity: fleet.validity,
+                    backdate: fleet.backdate,
+                },
+                at / 1000,
+            )
+            .map_err(|e| ours(&e))?;
+        ensure_crl(&*self.ledger, self.epoch, &issuer, &issued.partition, at / 1000).await.map_err(|e| ours(&e))?;
+        self.metrics.certificates_issued.with_label_values(&["device"]).inc();
+        let record = CertificateRecord {
+            fingerprint: Fingerprint::of(&issued.der),
+            serial: issued.serial,
+            issuer: issuer.ca.key_id().to_string(),
+            spki: Fingerprint(*csr.spki_sha256()),
+            public_key: csr.spki_der().to_vec(),
+            not_before: issued.not_before,
+            not_after: issued.not_after,
+            kind: CertificateKind::Device,
+            holder: device.id.device.to_string(),
+            identity: Some(device.id.clone()),
+            job,
+            der: issued.der.to_vec(),
+            issued_at: at,
+        };
+        let credential = Credential {
+            fingerprint: record.fingerprint,
+            spki: record.spki,
+            serial: record.serial.clone(),
+            issuer: record.issuer.clone(),
+            not_before: record.not_before,
+            not_after: record.not_after,
+            public_key: record.public_key.clone(),
+        };
+        Ok((credential, record))
+    }
+}

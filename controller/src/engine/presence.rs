@@ -1,0 +1,29 @@
+//! Who is online, as births and last wills say: unsigned, so a hint and nothing more.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+
+use certwave_core::model::Identity;
+use certwave_protocol::ids::SessionId;
+use certwave_protocol::message::Online;
+
+/// The connection that each device was last said to have.
+#[derive(Default)]
+pub(super) struct Presence(RwLock<HashMap<Identity, SessionId>>);
+
+impl Presence {
+    /// Takes a birth or last will in. A will ends only the connection that it names.
+    pub(super) fn heard(&self, identity: Identity, message: &Online) {
+        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if message.online {
+            map.insert(identity, message.session);
+        } else if map.get(&identity) == Some(&message.session) {
+            map.remove(&identity);
+        }
+    }
+
+    /// True while the device is said to be connected.
+    pub(super) fn online(&self, identity: &Identity) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains_key(identity)
+    }
+}

@@ -1,0 +1,185 @@
+//! Starts jobs: what is due and what Rotations ask for, never more at once than the fleet's limit allows.
+//!
+//! One task does all of it, so two devices never race for the last slot. The count of devices in flight is the
+//! ledger's, so a restart forgets none.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use certwave_core::due::{self, Target};
+use certwave_core::model::{Identity, JobState};
+use certwave_core::step::{self, Context, Decision, Event, NewJob};
+use certwave_ledger::{DueQuery, LedgerError};
+use certwave_protocol::ids::Nonce;
+use futures::StreamExt as _;
+
+use super::act::With;
+use super::{Engine, now};
+use crate::registry::{FleetEntry, RotationControl, RotationEntry};
+
+const TICK: Duration = Duration::from_millis(500);
+/// Devices that wait are looked through this often for those that are online by now.
+const SWEEP: Duration = Duration::from_secs(10);
+/// Jobs made in one go.
+const BATCH: u32 = 256;
+const CONCURRENCY: usize = 32;
+
+/// Devices with a queued job that were just heard.
+#[derive(Default)]
+pub(super) struct Ready(Mutex<VecDeque<Identity>>);
+
+impl Ready {
+    pub(super) fn push(&self, identity: Identity) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(identity);
+    }
+
+    fn take(&self) -> Vec<Identity> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
+    }
+}
+
+/// Starts jobs, for ever.
+pub(super) async fn run(engine: &Engine) {
+    let mut swept = tokio::time::Instant::now();
+    loop {
+        let _ = tokio::time::timeout(TICK, engine.registry.work()).await;
+        let sweep = swept.elapsed() >= SWEEP;
+        if sweep {
+            swept = tokio::time::Instant::now();
+        }
+        let mut ready = engine.ready.take();
+        for fleet in engine.registry.fleets() {
+            if let Err(error) = engine.serve(&fleet, &mut ready, sweep).await {
+                engine.ledger_failed(&error);
+            }
+        }
+        // Those of fleets without room wait for the next round.
+        ready.into_iter().for_each(|identity| engine.ready.push(identity));
+    }
+}
+
+impl Engine {
+    /// One round for one fleet. While its broker is out nothing starts: that is our fault, not the devices'.
+    async fn serve(&self, fleet: &FleetEntry, ready: &mut Vec<Identity>, sweep: bool) -> Result<(), LedgerError> {
+        if self.links.get(&fleet.broker).is_none() {
+            return Ok(());
+        }
+        let rotation = self.registry.rotations().into_iter().filter(|r| r.fleet == fleet.key).min_by(|a, b| a.uid.cmp(&b.uid));
+        let limit = rotation.as_ref().map_or(fleet.policy.max_in_flight, |r| r.max_in_flight);
+        let mut room = limit.saturating_sub(self.ledger.in_flight(&fleet.key).await?);
+        let paused = rotation.as_ref().is_some_and(|r| r.control == RotationControl::Paused);
+
+        // Those that were heard and wait.
+        let mut offers: Vec<Identity> = Vec::new();
+        let mut rest = Vec::new();
+        for identity in ready.drain(..) {
+            match self.ledger.device(&identity).await? {
+                Some(d) if d.fleet != fleet.key.name || d.object.namespace != fleet.key.namespace => rest.push(identity),
+                Some(d) if d.job.as_ref().is_some_and(|j| j.state == JobState::Queued) => {
+                    if paused || room == 0 { rest.push(identity) } else {
+                        room -= 1;
+                        offers.push(identity);
+                    }
+                }
+                _ => {}
+            }
+        }
+        *ready = rest;
+        self.offer(offers).await;
+        if sweep {
+            for identity in self.ledger.queued(&fleet.key, 10_000).await? {
+                if self.presence.online(&identity) && !ready.contains(&identity) {
+                    ready.push(identity);
+                }
+            }
+        }
+        if room == 0 || paused {
+            return Ok(());
+        }
+        match &rotation {
+            Some(rotation) => self.members(fleet, rotation, room).await,
+            None => self.due(fleet, room).await,
+        }
+    }
+
+    async fn due(&self, fleet: &FleetEntry, room: u32) -> Result<(), LedgerError> {
+        let at = now();
+        let query = DueQuery {
+            now: at,
+            expires_before_s: at.saturating_add(fleet.policy.renew_before) / 1000,
+            issuer: None,
+            bundle: None,
+            limit: room.min(BATCH),
+        };
+        let identities = self.ledger.due(&fleet.key, &query).await?;
+        let target = Target {
+            issuer: &fleet.policy.issuer,
+            bundle: fleet.bundle,
+            renew_before: Some(fleet.policy.renew_before),
+        };
+        self.start(identities, &target, None).await
+    }
+
+    async fn members(&self, fleet: &FleetEntry, rotation: &RotationEntry, room: u32) -> Result<(), LedgerError> {
+        let identities = self.ledger.next_members(&rotation.uid, now(), room.min(BATCH)).await?;
+        let issuer = rotation.issuer.as_ref().map(|i| i.ca.key_id().to_string());
+        let target = Target {
+            issuer: issuer.as_deref().unwrap_or(&fleet.policy.issuer),
+            bundle: fleet.bundle,
+            renew_before: None,
+        };
+        self.start(identities, &target, Some(&rotation.uid)).await
+    }
+
+    /// Makes a job for each, and offers it at once where the device is online.
+    async fn start(
+        &self,
+        identities: Vec<Identity>,
+        target: &Target<'_>,
+        rotation: Option<&str>,
+    ) -> Result<(), LedgerError> {
+        futures::stream::iter(identities)
+            .for_each_concurrent(CONCURRENCY, |identity| async move {
+                match self.start_one(&identity, target, rotation).await {
+                    Ok(()) | Err(LedgerError::Conflict) => {}
+                    Err(error) => self.ledger_failed(&error),
+                }
+            })
+            .await;
+        Ok(())
+    }
+
+    async fn start_one(&self, id: &Identity, target: &Target<'_>, rotation: Option<&str>) -> Result<(), LedgerError> {
+        let Some(device) = self.ledger.device(id).await? else { return Ok(()) };
+        let Some(kind) = due::next_job(now(), &device, target) else { return Ok(()) };
+        let new = NewJob {
+            id: uuid::Uuid::now_v7(),
+            nonce: Nonce(rand::random()),
+            kind,
+            rotation: rotation.map(str::to_owned),
+        };
+        let policy = self.policy(&device);
+        let ctx = Context { now: now(), epoch: self.epoch, policy: &policy };
+        let Decision::Change { device: queued, .. } = step::start(&ctx, &device, new) else { return Ok(()) };
+        // Online and room: queued and sent in one transaction.
+        let decision = match self.presence.online(id) {
+            true => match step::step(&ctx, &queued, &Event::Offer) {
+                Decision::Same(_) => Decision::Change { device: queued, send: None },
+                offered => offered,
+            },
+            false => Decision::Change { device: queued, send: None },
+        };
+        self.carry_out(&device, decision, With::default()).await
+    }
+
+    async fn offer(&self, identities: Vec<Identity>) {
+        futures::stream::iter(identities)
+            .for_each_concurrent(CONCURRENCY, |identity| async move {
+                if let Err(error) = self.happen(&identity, Event::Offer).await {
+                    self.ledger_failed(&error);
+                }
+            })
+            .await;
+    }
+}

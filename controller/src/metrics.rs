@@ -1,0 +1,91 @@
+//! Prometheus metrics: bounded label values, never the name of a device.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Every metric of the controller.
+pub struct Metrics {
+    registry: Registry,
+    /// Messages of devices, by type and outcome (`ok` or a code).
+    pub messages: IntCounterVec,
+    /// Seconds from a message's arrival to its answer's hand-over to the broker's connection.
+    pub message_seconds: Histogram,
+    /// Jobs that ended, by kind, state and code (`none` for success).
+    pub jobs_ended: IntCounterVec,
+    /// Jobs started, by kind.
+    pub jobs_started: IntCounterVec,
+    /// Certificates issued, by kind.
+    pub certificates_issued: IntCounterVec,
+    /// Uses of claims, by outcome (`issued`, `again` or a code).
+    pub enrolments: IntCounterVec,
+    /// Failed operations on the ledger, by category.
+    pub ledger_errors: IntCounterVec,
+    /// Writes to the Kubernetes API, by kind and result (`ok` or an HTTP status class).
+    pub api_writes: IntCounterVec,
+    /// 1 while connected to a broker, by broker id.
+    pub broker_connected: IntGaugeVec,
+    /// Devices by fleet and state.
+    pub devices: IntGaugeVec,
+    /// 1 while this process leads.
+    pub leader: IntGauge,
+    /// Reconciles that failed, by kind and reason.
+    pub reconcile_errors: IntCounterVec,
+    /// CRLs signed.
+    pub crls_published: IntCounter,
+}
+
+impl Metrics {
+    /// Registers every metric.
+    ///
+    /// # Errors
+    /// When two have the same name: a fault of the program.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
+            let metric = IntCounterVec::new(Opts::new(format!("certwave_{name}"), help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
+            let metric = IntGaugeVec::new(Opts::new(format!("certwave_{name}"), help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let message_seconds = Histogram::with_opts(
+            HistogramOpts::new("certwave_message_seconds", "Seconds from a device's message to its answer").buckets(vec![
+                0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0,
+            ]),
+        )?;
+        registry.register(Box::new(message_seconds.clone()))?;
+        let leader = IntGauge::new("certwave_leader", "1 while this process leads")?;
+        registry.register(Box::new(leader.clone()))?;
+        let crls_published = IntCounter::new("certwave_crls_published_total", "CRLs signed and published")?;
+        registry.register(Box::new(crls_published.clone()))?;
+        Ok(Self {
+            messages: counters("messages_total", "Messages of devices", &["type", "outcome"])?,
+            jobs_ended: counters("jobs_ended_total", "Jobs that ended", &["kind", "state", "code"])?,
+            jobs_started: counters("jobs_started_total", "Jobs started", &["kind"])?,
+            certificates_issued: counters("certificates_issued_total", "Certificates issued", &["kind"])?,
+            enrolments: counters("enrolments_total", "Uses of claims", &["outcome"])?,
+            ledger_errors: counters("ledger_errors_total", "Failed operations on the ledger", &["category"])?,
+            api_writes: counters("api_writes_total", "Writes to the Kubernetes API", &["kind", "result"])?,
+            reconcile_errors: counters("reconcile_errors_total", "Reconciles that failed", &["kind", "reason"])?,
+            broker_connected: gauges("broker_connected", "1 while connected to the broker", &["broker"])?,
+            devices: gauges("devices", "Devices by state", &["namespace", "fleet", "state"])?,
+            message_seconds,
+            leader,
+            crls_published,
+            registry,
+        })
+    }
+
+    /// The metrics in Prometheus' text format.
+    pub fn text(&self) -> String {
+        let mut out = Vec::new();
+        if TextEncoder::new().encode(&self.registry.gather(), &mut out).is_err() {
+            out.clear();
+        }
+        String::from_utf8(out).unwrap_or_default()
+    }
+}
