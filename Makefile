@@ -17,7 +17,7 @@ bench:  ## Speed and memory, printed and written to target/bench/results.json.
 	@e2e/run bench
 
 crds:  ## Writes the CRDs' YAML from the Rust types.
-	cargo run -q -p certwave-crds --bin generate-crds
+	cargo run -q -p certwave-crds --bin crds-gen
 
 lint:  ## Formatting and lints.
 	cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings

@@ -5,13 +5,20 @@
 //! directory of its own, and ends with the process that started it, even when that is killed.
 
 pub mod api;
+pub mod bench;
+pub mod demo;
+pub mod device_files;
 pub mod http;
 pub mod identity;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod ports;
 pub mod process;
+pub mod programs;
 pub mod scratch;
+pub mod screen;
+pub mod stack;
+pub mod tally;
 pub mod tools;
 pub mod wait;
 

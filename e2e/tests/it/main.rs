@@ -4,3 +4,4 @@
 mod broker;
 mod cluster;
 mod shared;
+mod stack;

@@ -1,0 +1,117 @@
+//! What the demo believes only after somebody else has looked: OpenSSL at the certificates, the broker at the devices.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use certwave_crds::{CertificateAuthority, DeviceCertificate};
+
+use super::{FAULTS, Outcome};
+use crate::mqtt::Connection;
+use crate::screen::Screen;
+use crate::stack::{Simulation, Stack, objects};
+use crate::tally::{Certificates, current};
+use crate::{device_files, tools};
+
+/// Checks every device's active certificate, and that those that failed still get in with their old one.
+pub(super) async fn all(
+    stack: &mut Stack,
+    screen: &mut Screen,
+    simulation: &Simulation,
+    first: &Certificates,
+) -> Result<Outcome> {
+    let ca: CertificateAuthority = stack.objects().get(objects::CA).await?;
+    let root = ca
+        .status
+        .and_then(|status| status.certificate)
+        .context("the CA shows no certificate")?;
+    let verifier = Verifier::new(stack, &root)?;
+    let mut outcome = Outcome::default();
+    let mut stayed = Vec::new();
+    for device in stack.devices().await? {
+        let id = device.spec.device_id.clone();
+        let sha256 = current(&device).with_context(|| format!("{id} has no current certificate"))?;
+        let identity = device_files::identity(&simulation.state.join(&id), &sha256)?;
+        verifier.verify(&id, &identity.certificate)?;
+        if first.get(&id) == Some(&sha256) {
+            // The door is asked last: a second connection of a device ends its first one, which then comes back.
+            let address = stack.broker.device_address();
+            Connection::open(address, &root, Some(&identity), &id)
+                .await
+                .with_context(|| format!("{id} no longer gets in with its old certificate"))?;
+            stayed.push((id, reason(&device)));
+        } else {
+            outcome.rotated += 1;
+        }
+    }
+    screen.say(&format!(
+        "   OpenSSL verified {} certificates",
+        outcome.rotated + stayed.len()
+    ));
+    for (number, fault) in &simulation.faults {
+        let id = simulation.device_id(*number);
+        let what = FAULTS
+            .iter()
+            .find(|(known, _)| known == fault)
+            .map_or("failed", |(_, text)| text);
+        match stayed.iter().find(|(stayed, _)| *stayed == id) {
+            Some((_, reason)) => {
+                outcome.rolled_back += 1;
+                screen.say(&format!(
+                    "   {id} {what} ({reason}): on its old certificate, and connects"
+                ));
+            }
+            None => screen.say(&format!("   {id} {what}, and yet has another certificate")),
+        }
+    }
+    Ok(outcome)
+}
+
+/// What the object says of the last job.
+fn reason(device: &DeviceCertificate) -> String {
+    let job = device.status.as_ref().and_then(|status| status.job.as_ref());
+    match job {
+        Some(job) => format!("{:?} {}", job.state, job.code.as_deref().unwrap_or_default())
+            .trim_end()
+            .to_owned(),
+        None => "no job".to_owned(),
+    }
+}
+
+struct Verifier {
+    program: PathBuf,
+    root: PathBuf,
+    directory: PathBuf,
+}
+
+impl Verifier {
+    fn new(stack: &Stack, root: &str) -> Result<Self> {
+        let directory = stack.directory().to_owned();
+        let file = directory.join("root.pem");
+        std::fs::write(&file, root)?;
+        Ok(Self {
+            program: tools::openssl()?,
+            root: file,
+            directory,
+        })
+    }
+
+    /// `openssl verify` as a server would: chain, validity, purpose.
+    fn verify(&self, id: &str, chain: &str) -> Result<()> {
+        let file = self.directory.join(format!("{id}.pem"));
+        std::fs::write(&file, chain)?;
+        let mut command = Command::new(&self.program);
+        command.args([
+            "verify",
+            "-x509_strict",
+            "-purpose",
+            "sslclient",
+            "-no-CApath",
+            "-no-CAstore",
+            "-CAfile",
+        ]);
+        command.arg(&self.root).arg("-untrusted").arg(&file).arg(&file);
+        tools::output(&mut command).with_context(|| format!("OpenSSL refuses the certificate of {id}"))?;
+        Ok(())
+    }
+}

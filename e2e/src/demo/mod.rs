@@ -1,0 +1,203 @@
+//! The demonstration, step by step.
+
+mod check;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use certwave_crds::RotationPhase;
+
+use crate::screen::Screen;
+use crate::stack::{Fault, FleetOptions, Simulation, Stack};
+use crate::tally::{Certificates, Tally, certificates};
+use crate::tools;
+
+/// The faults that the demo plays, one device each.
+const FAULTS: [(Fault, &str); 3] = [
+    (Fault::Refuses, "refused the job"),
+    (Fault::FailsTest, "could not connect with the new certificate"),
+    (Fault::NeverAnswers, "accepted and fell silent"),
+];
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+const PREFIX: &str = "meter-";
+const ROTATION: &str = "demo";
+
+/// What a person may choose.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// `DEVICES`: how many devices; 100 where left out, at least 4.
+    pub devices: usize,
+    /// `KEEP=1`: leave everything running until Ctrl-C.
+    pub keep: bool,
+}
+
+impl Options {
+    /// Reads `DEVICES` and `KEEP`.
+    ///
+    /// # Errors
+    /// When `DEVICES` is no number, or too small for three faults.
+    pub fn from_environment() -> Result<Self> {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let devices = match set("DEVICES") {
+            Some(number) => number
+                .parse()
+                .with_context(|| format!("DEVICES={number} is no number"))?,
+            None => 100,
+        };
+        if !(4..=99_999).contains(&devices) {
+            bail!("DEVICES={devices}: 4 to 99999, as three of them fail");
+        }
+        Ok(Self {
+            devices,
+            keep: set("KEEP").is_some_and(|value| value != "0"),
+        })
+    }
+
+    /// The devices (from 1) that fail, spread over the fleet.
+    fn faults(self) -> Vec<(usize, Fault)> {
+        let place = |index: usize| 1 + index * self.devices / FAULTS.len();
+        FAULTS
+            .iter()
+            .enumerate()
+            .map(|(index, (fault, _))| (place(index), *fault))
+            .collect()
+    }
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Outcome {
+    /// Devices with a new certificate, verified.
+    pub rotated: usize,
+    /// Devices that went back to their old certificate, verified, and still connect.
+    pub rolled_back: usize,
+}
+
+impl Outcome {
+    /// Whether that is what should happen.
+    pub fn expected(self, options: &Options) -> bool {
+        self.rolled_back == FAULTS.len() && self.rotated == options.devices - FAULTS.len()
+    }
+
+    /// The closing line.
+    fn line(self, options: &Options, took: Duration) -> String {
+        let word = if self.expected(options) { "PASS" } else { "FAIL" };
+        format!(
+            "demo: {word} devices={} rotated={} rolled-back={} seconds={}",
+            options.devices,
+            self.rotated,
+            self.rolled_back,
+            took.as_secs(),
+        )
+    }
+}
+
+/// Runs it, to the closing line, and with `KEEP` until Ctrl-C.
+///
+/// # Errors
+/// When something is missing, or a step does not come to its end.
+pub async fn run(options: &Options) -> Result<Outcome> {
+    let (mut screen, start) = (Screen::default(), Instant::now());
+    tools::openssl()?;
+    screen.say("1. set-up: Kubernetes API server, broker, controller");
+    let mut stack = Stack::prepare("demo").await?;
+    stack.apply_foundation(&FleetOptions {
+        max_in_flight: 50,
+        step_timeout: "10s",
+        trial_timeout: "5s",
+        job_timeout: "30s",
+    })?;
+    stack.start_controller(None).await?;
+    stack.start_broker().await?;
+
+    screen.say(&format!("2. {} devices enrol with a claim", options.devices));
+    let simulation = Simulation {
+        prefix: PREFIX,
+        devices: options.devices,
+        state: stack.directory().join("devices"),
+        claim: stack.create_claim(options.devices)?,
+        seed: 1,
+        faults: options.faults(),
+    };
+    stack
+        .declare_devices((1..=options.devices).map(|number| simulation.device_id(number)))
+        .await?;
+    stack.start_devices(&simulation)?;
+    let first = enrol(&mut stack, &mut screen, options.devices).await?;
+
+    screen.say(&format!("3. new certificates for all of them; {} fail", FAULTS.len()));
+    stack.rotate(ROTATION)?;
+    rotate(&mut stack, &mut screen, &first).await?;
+
+    screen.say("4. every active certificate, read by OpenSSL");
+    let outcome = check::all(&mut stack, &mut screen, &simulation, &first).await?;
+    screen.say(&outcome.line(options, start.elapsed()));
+    if options.keep {
+        keep(&mut screen, &stack).await?;
+    }
+    Ok(outcome)
+}
+
+async fn enrol(stack: &mut Stack, screen: &mut Screen, devices: usize) -> Result<Certificates> {
+    let (start, none) = (Instant::now(), Certificates::new());
+    loop {
+        stack.check_running()?;
+        let objects = stack.devices().await?;
+        let tally = Tally::of(&objects, &none);
+        screen.show(&tally, "enrolled", start.elapsed());
+        let active = tally.states.get("Active").copied().unwrap_or_default();
+        if active == devices {
+            return Ok(certificates(&objects));
+        }
+        if start.elapsed() > patience(devices) {
+            bail!(
+                "only {active} of {devices} devices enrolled; the files are in {}",
+                stack.keep_files()
+            );
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn rotate(stack: &mut Stack, screen: &mut Screen, first: &Certificates) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        stack.check_running()?;
+        let tally = Tally::of(&stack.devices().await?, first);
+        screen.show(&tally, "rotated", start.elapsed());
+        let phase = stack.rotation(ROTATION).await?.status.and_then(|status| status.phase);
+        // Three devices fail, so a good run ends as Failed, when the last of them is back.
+        if matches!(phase, Some(RotationPhase::Complete | RotationPhase::Failed)) {
+            return Ok(());
+        }
+        if start.elapsed() > patience(first.len()) {
+            bail!(
+                "the rotation did not end; its phase is {phase:?}; the files are in {}",
+                stack.keep_files()
+            );
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// How long a phase may take.
+fn patience(devices: usize) -> Duration {
+    Duration::from_mins(2) + Duration::from_millis(100) * u32::try_from(devices).unwrap_or(u32::MAX)
+}
+
+async fn keep(screen: &mut Screen, stack: &Stack) -> Result<()> {
+    let namespace = stack.namespace();
+    screen.say(&format!(
+        "KEEP: everything runs on until Ctrl-C. In another terminal:\n  \
+         export KUBECONFIG={}\n  \
+         kubectl -n {namespace} get certwave\n  \
+         kubectl -n {namespace} get devcert -o wide\n  \
+         kubectl -n {namespace} describe rot {ROTATION}\n  \
+         kubectl explain fleet.spec.rotation\n\
+         files of the devices, and logs: {}",
+        stack.api.kubeconfig().display(),
+        stack.directory().display(),
+    ));
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! The project's own programs, as cargo builds them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::SystemTime;
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail};
+
+use crate::tools;
+
+/// Path of the controller (`certwave`), built when it is missing or older than its sources.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn certwave() -> Result<PathBuf> {
+    current("certwave", "certwave-controller")
+}
+
+/// Path of the agent (`certwave-agent`), built when it is missing or older than its sources.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn agent() -> Result<PathBuf> {
+    current("certwave-agent", "certwave-agent")
+}
+
+/// Cargo gives a test the path of its own package's programs only; those of others lie in the same directory.
+fn current(program: &str, package: &str) -> Result<PathBuf> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let directory = directory()?;
+    let path = directory.join(program);
+    if is_current(&path) {
+        return Ok(path);
+    }
+    tools::progress(&format!("building {program}"));
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "-p", package, "--bin", program]);
+    if directory.ends_with("release") {
+        cargo.arg("--release");
+    }
+    cargo
+        .arg("--target-dir")
+        .arg(directory.parent().context("a program without a target directory")?);
+    tools::output(cargo.current_dir(env!("CARGO_MANIFEST_DIR")))?;
+    if !path.is_file() {
+        bail!("cargo did not build {}", path.display());
+    }
+    Ok(path)
+}
+
+/// The directory of this program's profile, `target/debug` or `target/release`.
+fn directory() -> Result<PathBuf> {
+    let mut directory = env::current_exe()?;
+    directory.pop();
+    if directory.ends_with("deps") {
+        directory.pop();
+    }
+    Ok(directory)
+}
+
+/// Whether it is newer than every source in the list that cargo writes beside it.
+fn is_current(program: &Path) -> bool {
+    let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
+    let (Ok(built), Ok(list)) = (changed(program), fs::read_to_string(program.with_extension("d"))) else {
+        return false;
+    };
+    let sources = list.split_once(": ").map_or("", |(_, sources)| sources);
+    // Built and sources may share a timestamp; a source that is gone cannot be judged.
+    sources
+        .split_whitespace()
+        .all(|source| changed(Path::new(source)).is_ok_and(|time: SystemTime| time <= built))
+}

@@ -1,0 +1,122 @@
+//! The command lines of the project's programs: the one place to change when their arguments do.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::objects::FLEET;
+use crate::programs;
+
+/// What goes wrong on one simulated device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It refuses the job.
+    Refuses,
+    /// It cannot connect with the new certificate.
+    FailsTest,
+    /// It accepts, and says nothing more.
+    NeverAnswers,
+}
+
+impl Fault {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refuses => "refuses",
+            Self::FailsTest => "fails-test",
+            Self::NeverAnswers => "never-answers",
+        }
+    }
+}
+
+/// The fleet that the simulator plays.
+#[derive(Debug, Clone)]
+pub struct Simulation {
+    /// Ids of the devices: `<prefix><number>`, the number with five digits, from 1.
+    pub prefix: &'static str,
+    /// How many.
+    pub devices: usize,
+    /// Where each device keeps its slots, in a directory of its name.
+    pub state: PathBuf,
+    /// The claim that they enrol with.
+    pub claim: PathBuf,
+    /// Seed of all that is random.
+    pub seed: u64,
+    /// Which devices (from 1) have which fault, in every rotation.
+    pub faults: Vec<(usize, Fault)>,
+}
+
+impl Simulation {
+    /// The id of device `number`.
+    pub fn device_id(&self, number: usize) -> String {
+        format!("{}{number:05}", self.prefix)
+    }
+}
+
+/// The controller.
+pub(super) fn controller(kubeconfig: &Path, ledger: &Path, http: SocketAddr) -> Result<Command> {
+    let mut command = Command::new(programs::certwave()?);
+    command
+        .arg("run")
+        .arg("--kubeconfig")
+        .arg(kubeconfig)
+        .arg("--ledger")
+        .arg(ledger);
+    command.args(["--http", &http.to_string()]);
+    Ok(command)
+}
+
+/// Prints Mosquitto's configuration for a Broker object (YAML or JSON) and writes its ACL.
+pub(super) fn broker_config(broker: &Path, files: &crate::mosquitto::Files) -> Result<Command> {
+    let mut command = Command::new(programs::certwave()?);
+    command
+        .args(["broker-config", "--bind", "127.0.0.1"])
+        .arg("--broker-file")
+        .arg(broker);
+    command
+        .arg("--ca-file")
+        .arg(&files.ca)
+        .arg("--cert-file")
+        .arg(&files.certificate);
+    command
+        .arg("--key-file")
+        .arg(&files.key)
+        .arg("--acl-file")
+        .arg(&files.acl);
+    Ok(command)
+}
+
+/// Makes a claim for `quota` devices of the stack's fleet and writes it to `bundle`.
+pub(super) fn claim(kubeconfig: &Path, namespace: &str, quota: usize, bundle: &Path) -> Result<Command> {
+    let mut command = Command::new(programs::certwave()?);
+    command.args(["claim", "create", "line-1", "--namespace", namespace, "--fleet", FLEET]);
+    command.args(["--quota", &quota.to_string(), "--valid-for", "6h"]);
+    command.arg("--kubeconfig").arg(kubeconfig).arg("--out").arg(bundle);
+    Ok(command)
+}
+
+/// The simulator.
+pub(super) fn simulate(simulation: &Simulation) -> Result<Command> {
+    let mut command = Command::new(programs::agent()?);
+    command.args([
+        "simulate",
+        "--devices",
+        &simulation.devices.to_string(),
+        "--prefix",
+        simulation.prefix,
+    ]);
+    command.args(["--seed", &simulation.seed.to_string()]);
+    command
+        .arg("--state-dir")
+        .arg(&simulation.state)
+        .arg("--claim")
+        .arg(&simulation.claim);
+    for (number, fault) in &simulation.faults {
+        command
+            .arg("--fault")
+            .arg(format!("{}={}", simulation.device_id(*number), fault.name()));
+    }
+    Ok(command)
+}
