@@ -379,7 +379,8 @@ fn on_hello(ctx: &Context<'_>, device: &Device, hello: &Hello, signer: Signer, s
         confirm(ctx, &mut next);
         return change(next, None);
     }
-    if signer == Signer::Pending {
+    // Only a device that has nothing else yet speaks with a certificate on trial.
+    if signer == Signer::Pending && job.kind != JobKind::Enrol {
         return Decision::Refuse(Code::WrongKey, "not committed yet");
     }
     let gone = matches!(job.state, JobState::Accepted | JobState::Issued | JobState::Committing) || forward;
@@ -391,6 +392,8 @@ fn on_hello(ctx: &Context<'_>, device: &Device, hello: &Hello, signer: Signer, s
     let waits = !matches!(progress, Some(Progress::Stored | Progress::Trial));
     let send = match job.state {
         JobState::Sent | JobState::Accepted if waits => Some(Send::Job),
+        // A claim's certificate was taken already: the device tests it by itself.
+        JobState::Issued if job.kind == JobKind::Enrol => None,
         // The trial is under way, or it is over and `tested` was lost: the same answer starts it again.
         JobState::Issued if waits => Some(if carries_certificate(job) {
             Send::Certificate
@@ -406,7 +409,9 @@ fn on_hello(ctx: &Context<'_>, device: &Device, hello: &Hello, signer: Signer, s
 /// True where hello shows that what was committed is active and off trial.
 fn proves(job: &Job, device: &Device, hello: &Hello, signer: Signer, progress: Option<Progress>) -> bool {
     match (&job.kind, job.subject) {
-        (JobKind::Rotate | JobKind::Enrol, _) => signer == Signer::Pending,
+        (JobKind::Rotate | JobKind::Enrol, _) => {
+            signer == Signer::Pending && matches!(progress, None | Some(Progress::Committed))
+        }
         (JobKind::Rollback, Some(Subject::Certificate(to))) => {
             signer == Signer::Previous && device.previous.as_ref().is_some_and(|p| p.fingerprint == to)
         }
