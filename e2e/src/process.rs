@@ -260,4 +260,38 @@ mod tests {
         let text = process.check_running().unwrap_err().to_string();
         assert!(text.contains("printer") && text.contains("out of paper"), "{text}");
     }
+
+    /// Not a test but the process that [`a_process_ends_with_the_one_that_started_it`] kills.
+    #[test]
+    #[ignore = "a helper of another test"]
+    fn parent_to_be_killed() {
+        let log = PathBuf::from(std::env::var_os("LOG_OF_CHILD").unwrap());
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$; exec sleep 60"]);
+        let child = Process::spawn("sleep", &command, &log).unwrap();
+        std::thread::sleep(Duration::from_mins(1));
+        drop(child);
+    }
+
+    #[tokio::test]
+    async fn a_process_ends_with_the_one_that_started_it() {
+        let scratch = Scratch::new("process").unwrap();
+        let log = scratch.path().join("child");
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "process::tests::parent_to_be_killed", "--ignored"])
+            .env("LOG_OF_CHILD", &log);
+        let mut parent = Process::spawn("parent", &command, &scratch.path().join("parent")).unwrap();
+        let child = wait_for("the child's id", Duration::from_secs(10), || async {
+            Ok(std::fs::read_to_string(&log)?.trim().parse::<u32>()?)
+        });
+        let child = PathBuf::from(format!("/proc/{}/exe", child.await.unwrap()));
+        assert!(child.exists());
+        parent.kill();
+        let gone = wait_for("the child's end", Duration::from_secs(10), || async {
+            anyhow::ensure!(!child.exists(), "it lives");
+            Ok(())
+        });
+        gone.await.unwrap();
+    }
 }

@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) async fn measure(report: &mut Report) -> Result<()> {
     let mut stack = Stack::prepare("bench").await?;
     stack.apply_foundation(&FLEET)?;
-    stack.start_controller(None).await?;
+    stack.start_controller().await?;
     stack.start_broker().await?;
     let simulation = Simulation {
         prefix: "meter-",

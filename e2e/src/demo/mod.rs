@@ -107,7 +107,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
         trial_timeout: "5s",
         job_timeout: "30s",
     })?;
-    stack.start_controller(None).await?;
+    stack.start_controller().await?;
     stack.start_broker().await?;
 
     screen.say(&format!("2. {} devices enrol with a claim", options.devices));

@@ -55,16 +55,20 @@ impl Simulation {
     }
 }
 
-/// The controller.
-pub(super) fn controller(kubeconfig: &Path, ledger: &Path, http: SocketAddr) -> Result<Command> {
+/// The controller, for one namespace, where its Lease is as well.
+pub(super) fn controller(kubeconfig: &Path, namespace: &str, ledger: &Path, http: SocketAddr) -> Result<Command> {
     let mut command = Command::new(programs::certwave()?);
-    command
-        .arg("run")
-        .arg("--kubeconfig")
-        .arg(kubeconfig)
-        .arg("--ledger")
-        .arg(ledger);
-    command.args(["--http", &http.to_string()]);
+    command.args([
+        "run",
+        "--namespace",
+        namespace,
+        "--lease-namespace",
+        namespace,
+        "--log-format",
+        "text",
+    ]);
+    command.args(["--http", &http.to_string()]).arg("--ledger").arg(ledger);
+    command.env("KUBECONFIG", kubeconfig).env("NO_COLOR", "1");
     Ok(command)
 }
 

@@ -6,7 +6,7 @@ pub mod objects;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use certwave_crds::{Broker, DeviceCertificate, Fleet, Rotation};
@@ -108,30 +108,23 @@ impl Stack {
     /// When the API server refuses one.
     pub fn apply_foundation(&self, fleet: &FleetOptions) -> Result<()> {
         let (device, claim) = (self.broker.device_address().port(), self.broker.claim_address().port());
-        self.api.apply(&objects::list(&objects::foundation(
-            &self.namespace,
-            device,
-            claim,
-            fleet,
-        )))?;
+        let publication = format!("http://{}", self.http);
+        let objects = objects::foundation(&self.namespace, device, claim, &publication, fleet);
+        self.api.apply(&objects::list(&objects))?;
         Ok(())
     }
 
-    /// Starts the controller and waits until it is ready; says how long that took.
+    /// Starts the controller and waits until it is ready.
     ///
     /// # Errors
     /// When it ends, or is not ready in time; with its log.
-    pub async fn start_controller(&mut self, deadline: Option<Duration>) -> Result<Duration> {
+    pub async fn start_controller(&mut self) -> Result<()> {
         let ledger = self.scratch.path().join("ledger.sqlite");
-        let command = commands::controller(&self.controller_kubeconfig, &ledger, self.http)?;
-        let start = Instant::now();
+        let command = commands::controller(&self.controller_kubeconfig, &self.namespace, &ledger, self.http)?;
         let mut process = Process::spawn("certwave", &command, &self.scratch.path().join("certwave.log"))?;
-        process
-            .wait_ready(self.http, "/readyz", deadline.unwrap_or(CONTROLLER_READY))
-            .await?;
-        let took = start.elapsed();
+        process.wait_ready(self.http, "/readyz", CONTROLLER_READY).await?;
         self.controller = Some(process);
-        Ok(took)
+        Ok(())
     }
 
     /// Ends the controller as Kubernetes would, if it runs.

@@ -25,9 +25,15 @@ pub struct FleetOptions {
     pub job_timeout: &'static str,
 }
 
-/// A CA, a Broker on the two loopback ports and a Fleet.
-pub fn foundation(namespace: &str, device_port: u16, claim_port: u16, fleet: &FleetOptions) -> Vec<Value> {
-    let ca = json!({ "root": {}, "commonName": "Certwave e2e root", "publication": { "baseURL": "http://127.0.0.1" } });
+/// A CA that publishes below the URL `publication`, a Broker on the two loopback ports, and a Fleet.
+pub fn foundation(
+    namespace: &str,
+    device_port: u16,
+    claim_port: u16,
+    publication: &str,
+    fleet: &FleetOptions,
+) -> Vec<Value> {
+    let ca = json!({ "root": {}, "commonName": "Certwave e2e root", "publication": { "baseURL": publication } });
     let broker = json!({
         "id": namespace,
         "url": format!("mqtts://127.0.0.1:{device_port}"),
