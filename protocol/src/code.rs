@@ -3,14 +3,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Why something was refused or failed. A code that this version does not know reads as [`Code::Other`].
+/// Why something was refused or failed. A code that this version does not know reads as `other`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
     // Envelope.
     /// Not JSON, not a JWS, or a field is missing or of the wrong type.
     Malformed,
-    /// Larger than [`crate::MAX_MESSAGE`].
+    /// Larger than 32768 bytes.
     TooLarge,
     /// A protocol version that this side does not speak.
     UnsupportedVersion,

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage as ExtendedKeyUsage, anchor_from_trusted_cert};
+use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage as Eku, anchor_from_trusted_cert};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::der::asn1::{ObjectIdentifier, PrintableStringRef, Utf8StringRef};
-use x509_cert::ext::pkix::KeyUsage;
+use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage};
 
 use crate::code::Code;
 use crate::ids::BrokerId;
@@ -116,7 +116,8 @@ impl ControlTrust {
             .collect();
         let end_entity = EndEntityCert::try_from(&leaf).map_err(|e| unreadable(&e))?;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now_unix).unwrap_or(0)));
-        let usage = ExtendedKeyUsage::required(CONTROL_EKU_DER);
+        // Issuers need not bear the usage, but if they bear any, then also this one; the leaf is looked at below.
+        let usage = Eku::required_if_present(CONTROL_EKU_DER);
         end_entity
             .verify_for_usage(
                 ALL_VERIFICATION_ALGS,
@@ -130,12 +131,16 @@ impl ControlTrust {
             .map_err(|e| path_error(&e))?;
 
         let certificate = Certificate::from_der(&leaf).map_err(|e| unreadable(&e))?;
-        let signs = certificate
-            .tbs_certificate()
+        let tbs = certificate.tbs_certificate();
+        let signs = tbs
             .get_extension::<KeyUsage>()
             .map_err(|e| unreadable(&e))?
             .is_none_or(|(_, usage)| usage.digital_signature());
-        if !signs {
+        let controls = tbs
+            .get_extension::<ExtendedKeyUsage>()
+            .map_err(|e| unreadable(&e))?
+            .is_some_and(|(_, usages)| usages.0.iter().any(|oid| oid.as_bytes() == CONTROL_EKU_DER));
+        if !(signs && controls) {
             return Err(ControlError::Usage);
         }
         let (found, expected) = (

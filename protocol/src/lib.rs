@@ -2,7 +2,7 @@
 //!
 //! What both sides share and nothing else: names ([`ids`]), topics ([`topic`]), the messages ([`message`]), the closed
 //! list of codes ([`code`]), the signed envelope ([`envelope`], JWS of RFC 7515), the keys that sign and verify it
-//! ([`jws`]) and the check of the control certificate ([`control`]). No clock, no I/O, no randomness but signatures.
+//! ([`jws`]), the [`limits`], the JSON Schemas ([`schema`]) and the check of the control certificate ([`control`]). No clock, no I/O, no randomness but signatures.
 //!
 //! `docs/protocol.md` specifies the same byte for byte for people who write a device in another language.
 
@@ -13,6 +13,7 @@ pub mod ids;
 pub mod jws;
 pub mod limits;
 pub mod message;
+pub mod schema;
 pub mod topic;
 
 /// The version of the protocol that this crate speaks (`v` in every payload).

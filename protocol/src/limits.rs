@@ -19,6 +19,8 @@ pub const MAX_ANCHORS: usize = 16;
 pub const MAX_CHAIN: usize = 5;
 /// Most key algorithms in a rotate job.
 pub const MAX_ALGORITHMS: usize = 8;
+/// Largest epoch: what a JSON number holds exactly in every language (RFC 8259 6).
+pub const MAX_EPOCH: u64 = (1 << 53) - 1;
 
 /// Checks a payload against the limits; the error names the field.
 pub(crate) fn check(payload: &Payload) -> Result<(), &'static str> {
@@ -63,10 +65,11 @@ fn required(payload: &Payload) -> Result<(), &'static str> {
     if nonce && payload.nonce.is_none() {
         return Err("nonce");
     }
-    if epoch && payload.epoch.is_none() {
-        return Err("epoch");
+    match payload.epoch {
+        None if epoch => Err("epoch"),
+        Some(value) if value > MAX_EPOCH => Err("epoch"),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn task(job: &Job) -> Result<(), &'static str> {

@@ -210,7 +210,7 @@ pub struct Hello {
     pub job: Option<JobView>,
     /// The device's clock, Unix seconds; may be years off.
     pub clock: i64,
-    /// Hash of the trust bundle ([`Fingerprint::of_bundle`]).
+    /// Hash of the trust bundle (SHA-256 over the sorted fingerprints of its anchors).
     pub bundle: Fingerprint,
     /// Echo of the latest `reconnect`'s nonce, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -299,7 +299,9 @@ pub struct Status {
 pub enum Task {
     /// Make a fresh key and take a new certificate for it.
     Rotate {
-        /// Key algorithms to choose from, the first the preferred one.
+        /// Key algorithms to choose from, the first the preferred one: 1 to 8 of `ECDSA-P256`, `ECDSA-P384`, `Ed25519`,
+        /// `RSA-2048`, `RSA-3072` and `RSA-4096`. A device passes over names that it does not know.
+        #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 32)))]
         algorithms: Vec<String>,
     },
     /// Go back to a certificate that one of the slots still holds.
@@ -309,9 +311,10 @@ pub enum Task {
     },
     /// Take over these trust anchors in place of the present ones.
     Trust {
-        /// Anchors, DER.
+        /// Anchors: 1 to 16 certificates, DER.
+        #[schemars(length(min = 1, max = 16))]
         anchors: Vec<Der>,
-        /// Their hash ([`Fingerprint::of_bundle`]).
+        /// Their hash (SHA-256 over the sorted fingerprints of its anchors).
         bundle: Fingerprint,
     },
     /// A kind of a later version; a device rejects such a job with [`Code::UnknownType`]. Never sent.
@@ -339,7 +342,8 @@ pub struct Job {
 pub struct Certificate {
     /// The leaf.
     pub leaf: Der,
-    /// Intermediates towards the root, the issuer first, without the root.
+    /// Intermediates towards the root, the issuer first, without the root; at most 5.
+    #[schemars(length(max = 5))]
     pub chain: Vec<Der>,
     /// How long the trial lasts at most, seconds.
     pub trial_timeout: u32,
@@ -362,8 +366,9 @@ pub struct Rejected {
     /// For people, at most 256 characters.
     #[schemars(length(max = 256))]
     pub message: String,
-    /// The job's state in the ledger, if the message belonged to one.
+    /// The job's state in the ledger, if the message belonged to one; at most 32 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
     pub job_state: Option<String>,
 }
 

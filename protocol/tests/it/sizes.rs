@@ -1,0 +1,43 @@
+//! The clouds meter messages in steps of 5 KB.
+
+use certwave_protocol::message::{Body, Task};
+use certwave_protocol::{MAX_MESSAGE, P256_BUDGET};
+
+use crate::samples::Material;
+
+#[test]
+fn with_p256_and_one_intermediate_every_message_is_one_metering_step() {
+    // The longest names there may be.
+    let material = Material::new(&"b".repeat(40), &"d".repeat(56), &"c".repeat(40));
+    for mut sample in material.samples() {
+        match &mut sample.payload.body {
+            Body::Hello(hello) => {
+                hello.agent = "x".repeat(64);
+                hello.alert = Some("x".repeat(64));
+            }
+            Body::Status(status) => {
+                status.detail = Some("x".repeat(256));
+                status.alert = Some("x".repeat(64));
+            }
+            Body::Rejected(rejected) => rejected.message = "x".repeat(256),
+            _ => {}
+        }
+        let size = material.seal(&sample).len();
+        println!("{:20} {size}", sample.name);
+        assert!(size < P256_BUDGET, "{} has {size} bytes", sample.name);
+    }
+}
+
+#[test]
+fn the_largest_bundle_of_p256_roots_fits_the_limit() {
+    let material = Material::new("b", "d", "c");
+    let mut sample = material.samples().into_iter().find(|s| s.name == "job-trust").unwrap();
+    let Body::Job(job) = &mut sample.payload.body else {
+        panic!("job-trust is a job")
+    };
+    let Task::Trust { anchors, .. } = &mut job.task else {
+        panic!("job-trust is a trust job")
+    };
+    *anchors = vec![material.root.clone(); certwave_protocol::limits::MAX_ANCHORS];
+    assert!(material.seal(&sample).len() < MAX_MESSAGE);
+}
