@@ -61,3 +61,39 @@ fn collect(directory: &Path, files: &mut Vec<String>) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::identity::Authority;
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn the_active_certificate_comes_with_the_key_that_fits() {
+        let scratch = Scratch::new("device").unwrap();
+        let authority = Authority::new("root").unwrap();
+        let slots = ["a", "b"].map(|slot| {
+            let identity = authority.client("meter-1", None).unwrap();
+            scratch
+                .write(&format!("slot-{slot}.pem"), &identity.certificate)
+                .unwrap();
+            scratch.write(&format!("slot-{slot}.key"), &identity.key).unwrap();
+            identity
+        });
+        for slot in slots {
+            let sha256 = fingerprint(&CertificateDer::from_pem_slice(slot.certificate.as_bytes()).unwrap());
+            assert_eq!(identity(scratch.path(), &sha256).unwrap().key, slot.key);
+        }
+        assert!(identity(scratch.path(), &"0".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn a_certificate_without_its_key_is_an_error() {
+        let scratch = Scratch::new("device").unwrap();
+        let slot = Authority::new("root").unwrap().client("meter-1", None).unwrap();
+        scratch.write("slot-a.pem", &slot.certificate).unwrap();
+        let sha256 = fingerprint(&CertificateDer::from_pem_slice(slot.certificate.as_bytes()).unwrap());
+        assert!(identity(scratch.path(), &sha256).is_err());
+    }
+}

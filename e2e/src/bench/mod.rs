@@ -1,6 +1,7 @@
 //! The benchmarks. They measure and never fail on a number.
 
 mod idle;
+mod pki;
 mod rotation;
 
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use serde::Serialize;
 use crate::stack::FleetOptions;
 
 /// What can be measured, by name.
-pub const GROUPS: [&str; 2] = ["rotation", "idle"];
+pub const GROUPS: [&str; 3] = ["pki", "rotation", "idle"];
 
 /// One number.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -68,6 +69,9 @@ pub async fn run(groups: &[String], report: &mut Report) -> Result<()> {
         bail!("{unknown}: the groups are {}", GROUPS.join(", "));
     }
     let wanted = |name: &str| groups.is_empty() || groups.iter().any(|group| group == name);
+    if wanted("pki") {
+        pki::measure(report).await.context("pki")?;
+    }
     if wanted("rotation") {
         rotation::measure(report).await.context("rotation")?;
     }
