@@ -13,7 +13,7 @@ use certwave_crds::{Broker, DeviceCertificate, Fleet, Rotation};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 
 use crate::api::ApiServer;
@@ -269,9 +269,11 @@ impl Stack {
     /// # Errors
     /// When the API server does not answer.
     pub async fn devices(&self) -> Result<Vec<DeviceCertificate>> {
-        // Version 0: out of the API server's cache, as this asks often and for many.
-        let parameters = kube::api::ListParams::default().match_any();
-        Ok(self.objects::<DeviceCertificate>().list(&parameters).await?.items)
+        Ok(self
+            .objects::<DeviceCertificate>()
+            .list(&ListParams::default())
+            .await?
+            .items)
     }
 
     /// The Rotation called `name`.
