@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, KeyAlgorithm, LocalRef, SecretKeyRef};
+use crate::{Duration, KeyAlgorithm, LocalRef, SecretKeyRef, rules};
 
 /// A CA that issues certificates: exactly one of root, subordinate, external or secret says where its key and certificate come from.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -27,9 +27,9 @@ use crate::{Duration, KeyAlgorithm, LocalRef, SecretKeyRef};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("[has(self.root), has(self.subordinate), has(self.external), has(self.secret)].filter(x, x).size() == 1").message("set exactly one of root, subordinate, external or secret"),
+    validation = rules::exactly_one(&["root", "subordinate", "external", "secret"]),
     validation = Rule::new("has(self.root) == has(oldSelf.root) && has(self.subordinate) == has(oldSelf.subordinate) && has(self.external) == has(oldSelf.external) && has(self.secret) == has(oldSelf.secret)").message("the source of a CA cannot change; create another CertificateAuthority and move the fleets with a Rotation"),
-    validation = Rule::new("has(self.keySecretName) == has(oldSelf.keySecretName) && (!has(self.keySecretName) || self.keySecretName == oldSelf.keySecretName)").message("keySecretName cannot change once the CA exists")
+    validation = rules::unchanged(&["keySecretName"], "keySecretName cannot change once the CA exists")
 )]
 pub struct CertificateAuthoritySpec {
     /// A self-signed root: write {}.
@@ -37,18 +37,18 @@ pub struct CertificateAuthoritySpec {
     pub root: Option<RootSource>,
     /// A subordinate, issued by another CertificateAuthority of this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("the issuer of a subordinate CA cannot change; create another CertificateAuthority"))]
+    #[x_kube(validation = rules::immutable("the issuer of a subordinate CA cannot change; create another CertificateAuthority"))]
     pub subordinate: Option<SubordinateSource>,
     /// A subordinate that is signed outside: its CSR appears in status.csr, its certificate is brought back here. Write {} at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalSource>,
     /// A CA brought along: a Secret with tls.crt (chain, the CA's own certificate first) and tls.key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("the Secret that a CA comes from cannot change; create another CertificateAuthority"))]
+    #[x_kube(validation = rules::immutable("the Secret that a CA comes from cannot change; create another CertificateAuthority"))]
     pub secret: Option<SecretSource>,
     /// Algorithm of the CA's key. Cannot change. A CA from a Secret keeps the key that it brings.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("keyAlgorithm cannot change: keys are made once; create another CertificateAuthority"))]
+    #[x_kube(validation = rules::immutable("keyAlgorithm cannot change: keys are made once; create another CertificateAuthority"))]
     pub key_algorithm: KeyAlgorithm,
     /// Common name of the CA's subject; the object's name where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +60,7 @@ pub struct CertificateAuthoritySpec {
     pub organization: Option<String>,
     /// Validity of the CA's certificate; a subordinate's is cut to its issuer's.
     #[serde(default = "validity")]
+    #[x_kube(validation = rules::more_than_zero())]
     pub validity: Duration,
     /// How far before now validity begins, for devices with slow clocks.
     #[serde(default = "backdate")]
@@ -108,7 +109,7 @@ pub struct ExternalSource {
     /// The signed certificate with its chain, PEM, the CA's own first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65536))]
-    #[x_kube(validation = Rule::new("self.contains('-----BEGIN CERTIFICATE-----')").message("certificate must be PEM: -----BEGIN CERTIFICATE-----"))]
+    #[x_kube(validation = rules::pem("certificate", "CERTIFICATE"))]
     pub certificate: Option<String>,
     /// Secret that holds the signed certificate with its chain, as PEM; the key is tls.crt where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,17 +129,19 @@ pub struct SecretSource {
 pub struct Publication {
     /// Base URL, http or https, written into certificates: CRLs are at `<base>/crl/...`, CA certificates at `<base>/ca/...`.
     #[serde(rename = "baseURL")]
-    #[schemars(length(max = 200), regex(pattern = "^https?://[^/?#\\s]+(/[^?#\\s]*)?$"))]
-    #[x_kube(validation = Rule::new("!self.endsWith('/')").message("baseURL must not end with '/'"))]
+    #[schemars(length(max = 200))]
+    #[x_kube(validation = rules::base_url())]
     pub base_url: String,
 }
 
 /// How CRLs are made.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::renewed_within_validity())]
 pub struct CrlPolicy {
     /// From thisUpdate to nextUpdate. Brokers lock everybody out when a CRL is over, so leave time to repair.
     #[serde(default = "crl_validity")]
+    #[x_kube(validation = rules::more_than_zero())]
     pub validity: Duration,
     /// How long before nextUpdate a CRL is made anew; must be less than validity.
     #[serde(default = "crl_renew_before")]
@@ -176,7 +179,7 @@ pub struct CertificateAuthorityStatus {
     pub certificate: Option<String>,
     /// Certificates from the issuer up, without this one, PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 262144))]
+    #[schemars(length(max = 262_144))]
     pub chain: Option<String>,
     /// The request to be signed outside, PEM (source external).
     #[serde(default, skip_serializing_if = "Option::is_none")]

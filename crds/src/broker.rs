@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CertificateStatus, Duration, LocalRef, SecretKeyRef};
+use crate::{CertificateStatus, Duration, LocalRef, SecretKeyRef, rules};
 
 /// An MQTT broker that devices and the controller talk over.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -16,7 +16,7 @@ use crate::{CertificateStatus, Duration, LocalRef, SecretKeyRef};
     doc = "An MQTT broker that devices and the controller talk over, with mutual TLS.",
     namespaced,
     status = "BrokerStatus",
-    shortname = "brk",
+    shortname = "broker",
     category = "certwave",
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether it can be used."}"#,
     printcolumn = r#"{"name":"Connected","type":"boolean","jsonPath":".status.connected","description":"Whether the controller is connected."}"#,
@@ -26,24 +26,26 @@ use crate::{CertificateStatus, Duration, LocalRef, SecretKeyRef};
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.issuerRef) || (has(self.credential) && has(self.controlSecretRef))").message("set issuerRef, or both credential and controlSecretRef: the controller needs a client and a control certificate"))]
+#[x_kube(
+    validation = Rule::new("has(self.issuerRef) || (has(self.credential) && has(self.controlSecretRef))").message("set issuerRef, or both credential and controlSecretRef: the controller needs a client and a control certificate"),
+    validation = Rule::new("has(self.issuerRef) || !has(self.serverCertificate)").message("serverCertificate needs issuerRef, the CA that issues it")
+)]
 pub struct BrokerSpec {
     /// Immutable id, a DNS label. Devices are known by (broker id, deviceId), in every message and in the ledger.
-    #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("id cannot change: every device's identity contains it"))]
+    #[schemars(length(min = 1, max = 40))]
+    #[x_kube(
+        validation = rules::dns_label("id"),
+        validation = rules::immutable("id cannot change: every device's identity contains it")
+    )]
     pub id: String,
     /// Where devices and the controller connect: mqtts://host:port.
-    #[schemars(
-        length(max = 300),
-        regex(pattern = "^mqtts://[^/:\\s]+:[0-9]{1,5}$|^mqtts://\\[[0-9a-fA-F:]+\\]:[0-9]{1,5}$")
-    )]
+    #[schemars(length(max = 300))]
+    #[x_kube(validation = rules::mqtt_url("url"))]
     pub url: String,
     /// Where holders of a claim connect, mqtts://host:port; the same as url where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(max = 300),
-        regex(pattern = "^mqtts://[^/:\\s]+:[0-9]{1,5}$|^mqtts://\\[[0-9a-fA-F:]+\\]:[0-9]{1,5}$")
-    )]
+    #[schemars(length(max = 300))]
+    #[x_kube(validation = rules::mqtt_url("claimsUrl"))]
     pub claims_url: Option<String>,
     /// What the broker's server certificate must chain to.
     pub trust: BrokerTrust,
@@ -58,10 +60,13 @@ pub struct BrokerSpec {
     pub control_secret_ref: Option<LocalRef>,
     /// First part of every topic; no wildcards, no '/' at the ends.
     #[serde(default = "topic_prefix")]
-    #[schemars(length(min = 1, max = 40), regex(pattern = "^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("topicPrefix cannot change: devices would no longer be heard"))]
+    #[schemars(length(min = 1, max = 40))]
+    #[x_kube(
+        validation = rules::topic_prefix(),
+        validation = rules::immutable("topicPrefix cannot change: devices would no longer be heard")
+    )]
     pub topic_prefix: String,
-    /// Kind of broker, for its access rules and what it can report.
+    /// Kind of broker, for its access rules and what it can report: Mosquitto, or Generic (any broker with MQTT 3.1.1 and mutual TLS).
     #[serde(default)]
     pub adapter: Adapter,
     /// How many nodes the broker has.
@@ -87,7 +92,7 @@ fn one() -> i32 {
 /// What a server certificate must chain to: exactly one.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.issuerRef), has(self.secretRef), has(self.caBundle)].filter(x, x).size() == 1").message("set exactly one of issuerRef, secretRef or caBundle"))]
+#[x_kube(validation = rules::exactly_one(&["issuerRef", "secretRef", "caBundle"]))]
 pub struct BrokerTrust {
     /// A CertificateAuthority of this namespace; its root is trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,7 +103,7 @@ pub struct BrokerTrust {
     /// PEM certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65536))]
-    #[x_kube(validation = Rule::new("self.contains('-----BEGIN CERTIFICATE-----')").message("caBundle must be PEM: -----BEGIN CERTIFICATE-----"))]
+    #[x_kube(validation = rules::pem("caBundle", "CERTIFICATE"))]
     pub ca_bundle: Option<String>,
 }
 
@@ -124,7 +129,7 @@ pub enum Adapter {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Default, KubeSchema)]
 #[x_kube(validation = Rule::new("(self.from == 'Selector') == has(self.selector)").message("set selector when from is Selector, and only then"))]
 pub struct AllowedNamespaces {
-    /// Which namespaces: Same, All or Selector.
+    /// Which namespaces: Same (the broker's own), All, or Selector (those that selector selects).
     #[serde(default)]
     pub from: NamespacesFrom,
     /// Labels of the namespaces (from: Selector).
@@ -156,13 +161,16 @@ pub struct ServerCertificate {
     /// DNS names of the broker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    #[x_kube(validation = rules::dns_names())]
     pub dns_names: Vec<String>,
     /// IP addresses of the broker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 2, max = 45)), extend("x-kubernetes-list-type" = "set"))]
+    #[x_kube(validation = rules::ip_addresses())]
     pub ip_addresses: Vec<String>,
     /// Validity; renewed when a third is left.
     #[serde(default = "server_validity")]
+    #[x_kube(validation = rules::more_than_zero())]
     pub validity: Duration,
 }
 

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CertificateStatus, LocalRef};
+use crate::{CertificateStatus, LocalRef, rules};
 
 /// One device of a fleet.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -37,8 +37,8 @@ pub struct DeviceCertificateSpec {
     /// Immutable id of the device and exactly the common name of its certificate; unique for a broker.
     #[schemars(length(min = 1, max = 56))]
     #[x_kube(
-        validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9._-]{0,55}$')").message("deviceId is 1 to 56 letters, digits, '.', '_' or '-' and begins with a letter or digit; names with '~' are the system's"),
-        validation = Rule::new("self == oldSelf").message("deviceId cannot change; declare another DeviceCertificate")
+        validation = rules::device_id(),
+        validation = rules::immutable("deviceId cannot change; declare another DeviceCertificate")
     )]
     pub device_id: String,
     /// What is known of the device, such as site, model or ring; Rotations select by it.
@@ -92,7 +92,7 @@ pub struct DeviceCertificateStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Where a device stands.
+/// Where the device stands: Declared (no certificate yet), Enrolling, Active, Rotating, Failed (it keeps the old certificate), Lost, Expired or Refused (see the conditions).
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Copy, JsonSchema)]
 pub enum DeviceState {
     /// Declared, without a certificate yet.
@@ -133,9 +133,9 @@ pub struct JobStatus {
     /// Id of the job, a UUID.
     #[schemars(length(max = 36))]
     pub id: String,
-    /// What it does.
+    /// What it does: Enrol, Rotate, Rollback or Trust (hands out trust anchors).
     pub kind: JobKind,
-    /// How far it is.
+    /// How far it is: Queued, Sent, Accepted, Issued, Committing; it ends as Confirmed, Rejected, Failed, TimedOut, RolledBack, Cancelled or Lost.
     pub state: JobState,
     /// Which attempt, from 1.
     #[serde(default)]

@@ -148,7 +148,10 @@ impl JsonSchema for Duration {
         json_schema!({
             "type": "string",
             "maxLength": Self::MAX_LENGTH,
-            "pattern": Self::PATTERN,
+            "x-kubernetes-validations": [{
+                "rule": format!("self.matches('{}')", Self::PATTERN),
+                "message": "must be a duration such as 5m, 24h or 90d",
+            }],
         })
     }
 }

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceLimits, Duration, KeyAlgorithm, Limits, LocalRef, OldCertificate};
+use crate::{DeviceLimits, Duration, KeyAlgorithm, Limits, LocalRef, OldCertificate, rules};
 
 /// Devices that share a CA, a broker, a certificate template and a strategy.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -33,7 +33,7 @@ pub struct FleetSpec {
     /// CA that issues the devices' certificates. A Rotation with reason CAChange moves the devices when it changes.
     pub issuer_ref: LocalRef,
     /// Broker of the fleet. Cannot change: identities belong to a broker.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("brokerRef cannot change: devices are known to one broker; declare another Fleet"))]
+    #[x_kube(validation = rules::immutable("brokerRef cannot change: devices are known to one broker; declare another Fleet"))]
     pub broker_ref: BrokerRef,
     /// What the devices' certificates look like.
     #[serde(default)]
@@ -61,9 +61,11 @@ pub struct BrokerRef {
 /// What certificates look like.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::renewed_within_validity())]
 pub struct CertificateTemplate {
     /// Validity of a device's certificate; cut to the CA's own.
     #[serde(default = "validity")]
+    #[x_kube(validation = rules::more_than_zero())]
     pub validity: Duration,
     /// How long before its end a certificate is due; must be less than validity.
     #[serde(default = "renew_before")]
@@ -120,7 +122,8 @@ pub struct Subject {
     pub organizational_unit: Option<String>,
     /// Country (C), two capital letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2), regex(pattern = "^[A-Z]{2}$"))]
+    #[schemars(length(max = 2))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Z]{2}$')").message("country is two capital letters (ISO 3166-1)"))]
     pub country: Option<String>,
     /// Locality (L).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,17 +137,19 @@ pub struct Sans {
     /// DNS names, such as {deviceId}.meters.example.com.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    #[x_kube(validation = rules::name_templates("dns"))]
     pub dns: Vec<String>,
     /// URIs, such as urn:example:{deviceId}.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "set"))]
+    #[x_kube(validation = rules::name_templates("uris"))]
     pub uris: Vec<String>,
 }
 
 /// How devices get their first certificate.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Default, KubeSchema)]
 pub struct Enrolment {
-    /// Which devices may enrol.
+    /// Which devices may enrol: Declared (those for which a DeviceCertificate exists).
     #[serde(default)]
     pub policy: EnrolmentPolicy,
     /// Claims: certificates that can enrol and nothing else. `certwave claim create` adds one.
@@ -164,18 +169,23 @@ pub enum EnrolmentPolicy {
 /// A claim.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.deviceId) != has(self.quota)").message("a claim has either a deviceId (bound to one device) or a quota (shared by a production run)"))]
+#[x_kube(
+    validation = Rule::new("has(self.deviceId) != has(self.quota)").message("a claim has either a deviceId (bound to one device) or a quota (shared by a production run)"),
+    validation = rules::unchanged(&["csr", "deviceId"], "csr and deviceId of a claim cannot change; make another claim")
+)]
 pub struct Claim {
     /// Name of the claim, a DNS label; its certificate is called `~claim.<name>`.
-    #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 40))]
+    #[x_kube(validation = rules::dns_label("the name of a claim"))]
     pub name: String,
     /// The one device that may use the claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 56), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,55}$"))]
+    #[schemars(length(min = 1, max = 56))]
+    #[x_kube(validation = rules::device_id())]
     pub device_id: Option<String>,
     /// How many devices may enrol with the claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1000000))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub quota: Option<i32>,
     /// When the claim ends.
     #[schemars(schema_with = "crate::schema::time")]
@@ -185,7 +195,7 @@ pub struct Claim {
     pub suspended: bool,
     /// The claim's request, PKCS#10 as PEM; its key stays with the person who made it.
     #[schemars(length(min = 1, max = 8192))]
-    #[x_kube(validation = Rule::new("self.contains('-----BEGIN CERTIFICATE REQUEST-----')").message("csr must be PEM: -----BEGIN CERTIFICATE REQUEST-----"))]
+    #[x_kube(validation = rules::pem("csr", "CERTIFICATE REQUEST"))]
     pub csr: String,
 }
 
@@ -271,7 +281,7 @@ pub struct ClaimStatus {
     /// Name of the claim.
     #[schemars(length(max = 40))]
     pub name: String,
-    /// Whether it can be used.
+    /// Whether it can be used: Active; or not: Pending (its certificate is being made), Suspended, UsedUp, Expired or Rejected.
     pub state: ClaimState,
     /// The claim's certificate with its chain, PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]

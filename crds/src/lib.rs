@@ -1,6 +1,8 @@
 //! The custom resources of Certwave (`certwave.dev/v1alpha1`) as Rust types; the YAML in this
 //! directory is generated from them by `cargo run -p certwave-crds --bin crds-gen`.
 
+// What `kubectl explain` shows is plain text, without backticks.
+#![allow(clippy::doc_markdown)]
 // `KubeSchema` copies each struct, `pub` and all, into a function body.
 #![allow(unreachable_pub)]
 
@@ -12,6 +14,7 @@ mod duration;
 mod fleet;
 mod generate;
 mod rotation;
+mod rules;
 mod schema;
 mod strategy;
 

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceLimits, Limits, LocalRef, OldCertificate};
+use crate::{DeviceLimits, Limits, LocalRef, OldCertificate, rules};
 
 /// One run over a fleet.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ use crate::{DeviceLimits, Limits, LocalRef, OldCertificate};
 #[x_kube(
     validation = Rule::new("!(self.reason in ['CAChange', 'CACompromise']) || has(self.issuerRef)").message("issuerRef says where the fleet moves; it is needed for CAChange and CACompromise"),
     validation = Rule::new("!has(self.issuerRef) || self.reason in ['CAChange', 'CACompromise']").message("issuerRef is for the reasons CAChange and CACompromise only"),
-    validation = Rule::new("self.fleetRef == oldSelf.fleetRef && self.reason == oldSelf.reason && has(self.issuerRef) == has(oldSelf.issuerRef) && (!has(self.issuerRef) || self.issuerRef == oldSelf.issuerRef) && has(self.selector) == has(oldSelf.selector) && (!has(self.selector) || self.selector == oldSelf.selector) && has(self.limits) == has(oldSelf.limits) && (!has(self.limits) || self.limits == oldSelf.limits) && has(self.device) == has(oldSelf.device) && (!has(self.device) || self.device == oldSelf.device) && has(self.oldCertificate) == has(oldSelf.oldCertificate) && (!has(self.oldCertificate) || self.oldCertificate == oldSelf.oldCertificate)").message("a Rotation keeps what it was created with; only control may change"),
+    validation = rules::unchanged(&["fleetRef", "reason", "issuerRef", "selector", "limits", "device", "oldCertificate"], "a Rotation keeps what it was created with; only control may change"),
     validation = Rule::new("oldSelf.control.state != 'Aborted' || self.control.state == 'Aborted'").message("an aborted Rotation stays aborted; create another one")
 )]
 pub struct RotationSpec {
@@ -144,7 +144,7 @@ pub struct RotationStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// How far a run is.
+/// How far the run is: Pending, Running, Paused; it ends as Complete, Failed (some devices did) or Aborted.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Copy, JsonSchema)]
 pub enum RotationPhase {
     /// Waits, for its Fleet or another Rotation.

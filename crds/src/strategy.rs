@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Duration;
+use crate::{Duration, rules};
 
 /// How many devices at once.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
@@ -34,18 +34,23 @@ impl Default for Limits {
 pub struct DeviceLimits {
     /// Time for each step of a job.
     #[serde(default = "step_timeout")]
+    #[x_kube(validation = rules::more_than_zero())]
     pub step_timeout: Duration,
     /// How long a device tries the new certificate before it goes back by itself.
     #[serde(default = "trial_timeout")]
+    #[x_kube(validation = rules::more_than_zero())]
     pub trial_timeout: Duration,
     /// Time for a whole job, from its acceptance.
     #[serde(default = "job_timeout")]
+    #[x_kube(validation = rules::more_than_zero())]
     pub job_timeout: Duration,
     /// Silence after which a device counts as offline.
     #[serde(default = "offline_after")]
+    #[x_kube(validation = rules::more_than_zero())]
     pub offline_after: Duration,
     /// Silence after a timed-out job after which a device counts as lost.
     #[serde(default = "lost_after")]
+    #[x_kube(validation = rules::more_than_zero())]
     pub lost_after: Duration,
     /// How a failed job is tried again.
     #[serde(default)]
@@ -112,7 +117,7 @@ impl Default for Retries {
 /// What becomes of the old certificate.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default, KubeSchema)]
 pub struct OldCertificate {
-    /// How the old certificate ends.
+    /// How the old certificate ends: Expire (by itself).
     #[serde(default)]
     pub retire: Retire,
 }

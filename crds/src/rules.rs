@@ -1,0 +1,122 @@
+//! CEL rules with the messages that people read when `kubectl apply` refuses.
+//!
+//! A rule says more than a `pattern` would, and the API server checks no rule of an object whose patterns do not hold:
+//! so texts that people write have rules only.
+
+use kube::core::Rule;
+
+/// `self` matches the regular expression, which must hold neither `'` nor `\`.
+fn matches(pattern: &str, message: &str) -> Rule {
+    Rule::new(format!("self.matches('{pattern}')")).message(message)
+}
+
+/// The value stays what it was when the object was created.
+pub(crate) fn immutable(message: &str) -> Rule {
+    Rule::new("self == oldSelf").message(message)
+}
+
+/// The fields, of which some may be absent, stay what they were. (Spelled out: the API server sets no bound to the cost
+/// of comparing `self.?field`.)
+pub(crate) fn unchanged(fields: &[&str], message: &str) -> Rule {
+    let each = |field: &&str| {
+        format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})")
+    };
+    Rule::new(fields.iter().map(each).collect::<Vec<_>>().join(" && ")).message(message)
+}
+
+/// Exactly one of the fields is there.
+pub(crate) fn exactly_one(fields: &[&str]) -> Rule {
+    let all: Vec<_> = fields.iter().map(|field| format!("has(self.{field})")).collect();
+    let message = match fields {
+        [first @ .., last] => format!("set exactly one of {} or {last}", first.join(", ")),
+        [] => String::new(),
+    };
+    Rule::new(format!("[{}].filter(x, x).size() == 1", all.join(", "))).message(message.as_str())
+}
+
+/// A deviceId.
+pub(crate) fn device_id() -> Rule {
+    matches(
+        "^[A-Za-z0-9][A-Za-z0-9._-]{0,55}$",
+        "deviceId is 1 to 56 letters, digits, '.', '_' or '-' and begins with a letter or digit; names with '~' are the system's",
+    )
+}
+
+/// A DNS label: a broker's id, a claim's name. Its length is the field's.
+pub(crate) fn dns_label(field: &str) -> Rule {
+    matches(
+        "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        &format!("{field} is lower-case letters, digits and '-', and begins and ends with a letter or digit"),
+    )
+}
+
+/// An MQTT broker's URL.
+pub(crate) fn mqtt_url(field: &str) -> Rule {
+    matches(
+        "^mqtts://([A-Za-z0-9._-]+|[[][0-9a-fA-F:.]+[]]):[1-9][0-9]{0,4}$",
+        &format!("{field} must be mqtts://host:port, such as mqtts://mqtt.example.com:8883"),
+    )
+}
+
+/// The base of the URLs that certificates carry.
+pub(crate) fn base_url() -> Rule {
+    matches(
+        "^https?://[^/?# ]+(/[^/?# ]+)*$",
+        "baseURL must be http://host or https://host, with a port and a path where needed, without '/' at the end, '?' or '#'",
+    )
+}
+
+/// The first part of MQTT topics.
+pub(crate) fn topic_prefix() -> Rule {
+    matches(
+        "^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$",
+        "topicPrefix is letters, digits, '.', '_' and '-' in levels separated by '/': no wildcards, no '/' at the ends",
+    )
+}
+
+/// PEM of one kind.
+pub(crate) fn pem(field: &str, label: &str) -> Rule {
+    Rule::new(format!("self.contains('-----BEGIN {label}-----')"))
+        .message(format!("{field} must be PEM: -----BEGIN {label}-----").as_str())
+}
+
+/// DNS names of a server, perhaps with a wildcard as the first label.
+pub(crate) fn dns_names() -> Rule {
+    Rule::new("self.all(name, name.matches('^([*][.])?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$'))")
+        .message("dnsNames holds what is no DNS name")
+}
+
+/// IP addresses.
+pub(crate) fn ip_addresses() -> Rule {
+    Rule::new("self.all(address, isIP(address))").message("ipAddresses holds what is no IP address")
+}
+
+/// Templates of names: nothing in braces but what is filled in.
+pub(crate) fn name_templates(field: &str) -> Rule {
+    Rule::new(
+        "self.all(t, !t.replace('{deviceId}', '').replace('{fleet}', '').replace('{namespace}', '').matches('[{}]'))",
+    )
+    .message(format!("{field} may hold {{deviceId}}, {{fleet}} and {{namespace}}, and nothing else in braces").as_str())
+}
+
+/// A duration that is not nothing.
+pub(crate) fn more_than_zero() -> Rule {
+    matches("[1-9]", "must be more than 0")
+}
+
+/// `renewBefore` is less than `validity`, as far as CEL can compare them: both in whole days, or neither in days, which
+/// CEL's durations do not know. The controller checks the rest.
+pub(crate) fn renewed_within_validity() -> Rule {
+    let days = |field: &str| format!("self.{field}.matches('^[0-9]{{1,9}}d$')");
+    let shorter = |field: &str| format!("self.{field}.matches('^([0-9]{{1,6}}(ms|s|m|h))+$')");
+    let (validity, renew_before) = ("validity", "renewBefore");
+    Rule::new(format!(
+        "{} && {} ? int(self.renewBefore.replace('d', '')) < int(self.validity.replace('d', '')) : \
+         !({} && {}) || duration(self.renewBefore) < duration(self.validity)",
+        days(validity),
+        days(renew_before),
+        shorter(validity),
+        shorter(renew_before),
+    ))
+    .message("renewBefore must be less than validity")
+}
