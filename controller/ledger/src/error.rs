@@ -94,6 +94,9 @@ impl LedgerError {
 
     /// True for faults of the ledger itself, which pause work and never count against a device.
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Full | Self::Newer { .. } | Self::Corrupt(_) | Self::Unavailable(_))
+        matches!(
+            self,
+            Self::Full | Self::Newer { .. } | Self::Corrupt(_) | Self::Unavailable(_)
+        )
     }
 }

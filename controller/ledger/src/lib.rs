@@ -3,10 +3,11 @@
 //!
 //! [`Ledger`] is what the controller sees. Each write is one transaction, on the condition that the writer's epoch is the
 //! ledger's present one; when a write has been answered, it survives `kill -9`, a full disk and a lost leader, and every read
-//! that begins after the answer sees it.
+//! that begins after the answer sees it. [`SqliteLedger`] keeps it in one file.
 
 mod error;
 mod record;
+mod sqlite;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ pub use record::{
     DeclaredObject, DueQuery, FleetCounts, FleetKey, MemberOutcome, RotationCounts, RotationExample, RotationOutcome,
     RotationRecord, StoredCertificate, StoredRotation, Write,
 };
+pub use sqlite::{SqliteLedger, SqliteOptions};
 
 /// The database behind the controller. Writes take the writer's epoch and fail with [`LedgerError::StaleEpoch`] if it is not
 /// the present one. Every call may fail with an outage ([`LedgerError::is_outage`]).
@@ -37,7 +39,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// Takes over what objects declare, all in one transaction, and answers for each in order. An identity belongs to the
     /// object that declared it first, over all namespaces. Once withdrawn, an object of the same namespace may declare it
     /// again, and one of another namespace if the device never got a certificate that may still be good. An object that
-    /// declares another identity than before withdraws the one before.
+    /// declares another identity than before withdraws the one before. The permit to enrol again that was used up last does
+    /// not count as one.
     async fn declare(&self, epoch: Epoch, now: Millis, declarations: Vec<Declaration>) -> Result<Vec<Declared>>;
     /// The object is gone. Identity, certificates and history stay, nothing is revoked; an open job that was not sent is
     /// cancelled, another one ends by itself. Answers whose device it was, if any.
@@ -59,7 +62,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// which it counts as lost; the longest overdue first.
     async fn overdue(&self, now: Millis, limit: u32) -> Result<Vec<Identity>>;
     /// Declared and enrolled devices without an open job whose `not_before` has passed and that need one: first those that
-    /// expire, by end of validity and device id, then those with another issuer, then those with another bundle.
+    /// expire, by end of validity and device id, then those with another issuer, then those with another bundle. Those that
+    /// have expired are left out, as they cannot connect any more.
     async fn due(&self, fleet: &FleetKey, query: &DueQuery) -> Result<Vec<Identity>>;
     /// Declared devices whose job waits for them, the longest waiting first.
     async fn queued(&self, fleet: &FleetKey, limit: u32) -> Result<Vec<Identity>>;
@@ -121,8 +125,10 @@ pub trait Ledger: Send + Sync + 'static {
     ) -> Result<u32>;
     /// One Rotation.
     async fn rotation(&self, uid: &str) -> Result<Option<StoredRotation>>;
-    /// Planned members, in their order, that have no open job and whose `not_before` has passed.
+    /// Planned members, in their order, that have no open job and whose `not_before` has passed; expired ones too.
     async fn next_members(&self, uid: &str, now: Millis, limit: u32) -> Result<Vec<Identity>>;
+    /// Planned members that cannot be rotated (expired, say) are skipped.
+    async fn skip_members(&self, epoch: Epoch, uid: &str, members: Vec<Identity>) -> Result<()>;
     /// How a Rotation's members stand.
     async fn rotation_counts(&self, uid: &str) -> Result<RotationCounts>;
     /// Members that went wrong.

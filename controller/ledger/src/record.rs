@@ -18,7 +18,10 @@ pub struct FleetKey {
 impl FleetKey {
     /// The fleet of a device.
     pub fn of(device: &Device) -> Self {
-        Self { namespace: device.object.namespace.clone(), name: device.fleet.clone() }
+        Self {
+            namespace: device.object.namespace.clone(),
+            name: device.fleet.clone(),
+        }
     }
 }
 
@@ -174,7 +177,7 @@ pub struct DueQuery {
     pub expires_before_s: i64,
     /// When given, a current certificate of any other issuer (key id) makes a device due.
     pub issuer: Option<String>,
-    /// When given, any other trust bundle, or none, makes a device due.
+    /// When given, any other trust bundle makes a device due, if it has said which one it holds.
     pub bundle: Option<Fingerprint>,
     /// At most so many.
     pub limit: u32,

@@ -1,0 +1,145 @@
+//! Opening, locking and migrating the file.
+
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::SqliteOptions;
+use crate::{LedgerError, Result};
+
+/// Each raises the schema by one. A released one never changes.
+const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_initial.sql")];
+/// "CWLG" in the file's header: tells our files from other `SQLite` databases.
+const APPLICATION: i64 = 0x4357_4c47;
+
+/// The connection that writes, and the lock that keeps other processes out while it lives.
+pub(super) struct Opened {
+    pub(super) db: Connection,
+    pub(super) lock: File,
+}
+
+/// Opens the file for writing, creating or migrating it as needed.
+pub(super) fn writer(path: &Path, options: &SqliteOptions) -> Result<Opened> {
+    let lock = lock(path)?;
+    private_file(path).map_err(|e| unavailable(path, &e))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = Connection::open_with_flags(path, flags)?;
+    identify(&db)?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    // A write-ahead log that one large transaction has blown up shrinks again.
+    db.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    common(&db, 16 << 10)?;
+    if let Some(bytes) = options.max_bytes {
+        let page: i64 = db.pragma_query_value(None, "page_size", |r| r.get(0))?;
+        let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
+        db.pragma_update(None, "max_page_count", pages)?;
+    }
+    if options.check {
+        let found: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
+        if found != "ok" {
+            return Err(LedgerError::Corrupt(found));
+        }
+    }
+    migrate(&mut db)?;
+    Ok(Opened { db, lock })
+}
+
+/// Opens the file, which must exist, for reading.
+pub(super) fn reader(path: &Path) -> Result<Connection> {
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    common(&db, 4 << 10)?;
+    Ok(db)
+}
+
+fn common(db: &Connection, cache_kib: i64) -> Result<()> {
+    db.pragma_update(None, "foreign_keys", true)?;
+    db.pragma_update(None, "temp_store", "MEMORY")?;
+    db.pragma_update(None, "cache_size", -cache_kib)?;
+    db.busy_timeout(std::time::Duration::from_secs(5))?;
+    db.set_prepared_statement_cache_capacity(128);
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&name)
+        .map_err(|e| unavailable(path, &e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LedgerError::Unavailable(format!(
+            "{} is in use by another process",
+            path.display()
+        ))),
+        Err(TryLockError::Error(e)) => Err(unavailable(path, &e)),
+    }
+}
+
+/// `SQLite` gives the write-ahead log the mode of the file.
+fn private_file(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
+fn unavailable(path: &Path, error: &std::io::Error) -> LedgerError {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => LedgerError::Full,
+        _ => LedgerError::Unavailable(format!("{}: {error}", path.display())),
+    }
+}
+
+fn integer(db: &Connection, pragma: &str) -> Result<i64> {
+    Ok(db.pragma_query_value(None, pragma, |r| r.get(0))?)
+}
+
+/// Refuses files of other programs and of newer versions before anything is written to them.
+fn identify(db: &Connection) -> Result<()> {
+    let application = integer(db, "application_id")?;
+    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
+    if application != APPLICATION && (application != 0 || tables != 0) {
+        return Err(LedgerError::Corrupt("the file belongs to another program".to_owned()));
+    }
+    let (found, supported) = (integer(db, "user_version")?, version(MIGRATIONS.len()));
+    if found > supported {
+        Err(LedgerError::Newer { found, supported })
+    } else {
+        Ok(())
+    }
+}
+
+fn version(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn migrate(db: &mut Connection) -> Result<()> {
+    let found = integer(db, "user_version")?;
+    for (index, sql) in MIGRATIONS.iter().enumerate() {
+        let to = version(index + 1);
+        if to <= found {
+            continue;
+        }
+        let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)?;
+        tx.execute_batch(sql)?;
+        tx.pragma_update(None, "user_version", to)?;
+        tx.pragma_update(None, "application_id", APPLICATION)?;
+        tx.commit()?;
+        tracing::info!(version = to, "the ledger's schema was migrated");
+    }
+    Ok(())
+}

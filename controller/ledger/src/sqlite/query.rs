@@ -1,0 +1,148 @@
+//! Looking for devices, and counting them.
+
+use std::collections::HashSet;
+
+use certwave_core::model::{Device, Identity, Millis};
+use rusqlite::{Connection, ToSql, params};
+
+use super::column::Columns;
+use super::{declare, device};
+use crate::{DueQuery, FleetCounts, FleetKey, Result};
+
+/// Identities by a query that answers broker and device.
+pub(super) fn identities(db: &Connection, sql: &str, params: &[&dyn ToSql]) -> Result<Vec<Identity>> {
+    let mut get = db.prepare_cached(sql)?;
+    let rows = get.query_map(params, |row| Columns::of(row).identity())?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Devices whose time has come.
+pub(super) fn overdue(db: &Connection, now: Millis, limit: u32) -> Result<Vec<Identity>> {
+    identities(
+        db,
+        "SELECT broker, device FROM devices WHERE wake_at <= ?1 ORDER BY wake_at LIMIT ?2",
+        params![now, limit],
+    )
+}
+
+/// Devices that need a job.
+pub(super) fn due(db: &Connection, fleet: &FleetKey, query: &DueQuery) -> Result<Vec<Identity>> {
+    let Some(fleet) = declare::known_fleet(db, fleet)? else {
+        return Ok(Vec::new());
+    };
+    let find = |condition: &str, order: &str, value: &dyn ToSql| {
+        let sql = format!(
+            "SELECT broker, device FROM devices
+             WHERE fleet = ?1 AND declared = 1 AND job_open = 0 AND not_after > ?5
+                 AND (not_before IS NULL OR not_before <= ?2) AND {condition} {order} LIMIT ?4"
+        );
+        identities(
+            db,
+            &sql,
+            &[&fleet, &query.now, value, &query.limit, &query.now.div_euclid(1000)],
+        )
+    };
+    let limit = query.limit as usize;
+    let mut found = find("not_after < ?3", "ORDER BY not_after, device", &query.expires_before_s)?;
+    // Two ranges, where an index serves, in place of one inequality, where none does.
+    if let Some(issuer) = &query.issuer {
+        for condition in ["issuer < ?3", "issuer > ?3"] {
+            if found.len() < limit {
+                found.extend(find(condition, "", issuer)?);
+            }
+        }
+    }
+    if let Some(bundle) = &query.bundle {
+        for condition in ["bundle < ?3", "bundle > ?3"] {
+            if found.len() < limit {
+                found.extend(find(condition, "", &bundle.0)?);
+            }
+        }
+    }
+    let mut seen = HashSet::with_capacity(found.len());
+    found.retain(|identity| seen.insert(identity.clone()));
+    found.truncate(limit);
+    Ok(found)
+}
+
+/// Devices that are waited for.
+pub(super) fn queued(db: &Connection, fleet: &FleetKey, limit: u32) -> Result<Vec<Identity>> {
+    let Some(fleet) = declare::known_fleet(db, fleet)? else {
+        return Ok(Vec::new());
+    };
+    identities(
+        db,
+        "SELECT broker, device FROM devices
+         WHERE fleet = ?1 AND job_open = 1 AND job_state = 'Queued' AND declared = 1 ORDER BY job_since LIMIT ?2",
+        params![fleet, limit],
+    )
+}
+
+/// Slots in use.
+pub(super) fn in_flight(db: &Connection, fleet: &FleetKey) -> Result<u32> {
+    let Some(fleet) = declare::known_fleet(db, fleet)? else {
+        return Ok(0);
+    };
+    let mut count = db.prepare_cached(
+        "SELECT count(*) FROM devices
+         WHERE fleet = ?1 AND job_open = 1 AND job_state IN ('Sent', 'Accepted', 'Issued', 'Committing')",
+    )?;
+    Ok(count.query_row([fleet], |row| row.get(0))?)
+}
+
+/// Counts by state, as [`Device::state`] tells it.
+pub(super) fn counts(db: &Connection, fleet: &FleetKey, now: Millis, online_after: Millis) -> Result<FleetCounts> {
+    let Some(fleet) = declare::known_fleet(db, fleet)? else {
+        return Ok(FleetCounts::default());
+    };
+    let mut count = db.prepare_cached(
+        "SELECT CASE
+                 WHEN not_after IS NULL AND job_kind = 'enrol'
+                     AND job_state IN ('Queued', 'Sent', 'Accepted', 'Issued', 'Committing') THEN 'enrolling'
+                 WHEN not_after IS NULL THEN 'declared'
+                 WHEN not_after * 1000 <= ?2 THEN 'expired'
+                 WHEN job_state IN ('Sent', 'Accepted', 'Issued', 'Committing') THEN 'rotating'
+                 WHEN job_state IN ('Rejected', 'Failed', 'TimedOut', 'RolledBack', 'Lost') THEN 'failed'
+                 ELSE 'active'
+             END AS state,
+             count(*),
+             count(*) FILTER (WHERE job_state = 'Queued'),
+             count(*) FILTER (WHERE job_state IN ('Sent', 'Accepted', 'Issued', 'Committing')),
+             count(*) FILTER (WHERE last_seen >= ?3),
+             min(not_after) FILTER (WHERE not_after * 1000 > ?2)
+         FROM devices WHERE fleet = ?1 AND declared = 1 GROUP BY state",
+    )?;
+    let mut rows = count.query(params![fleet, now, online_after])?;
+    let mut counts = FleetCounts::default();
+    while let Some(row) = rows.next()? {
+        let mut c = Columns::of(row);
+        let (state, devices): (String, u32) = (c.get()?, c.get()?);
+        let place = match state.as_str() {
+            "declared" => &mut counts.declared,
+            "enrolling" => &mut counts.enrolling,
+            "expired" => &mut counts.expired,
+            "rotating" => &mut counts.rotating,
+            "failed" => &mut counts.failed,
+            _ => &mut counts.active,
+        };
+        *place = devices;
+        counts.total += devices;
+        counts.offline += c.get::<u32>()?;
+        counts.in_flight += c.get::<u32>()?;
+        counts.online += c.get::<u32>()?;
+        let next: Option<i64> = c.get()?;
+        counts.next_expiry = counts.next_expiry.into_iter().chain(next).min();
+    }
+    Ok(counts)
+}
+
+/// Devices whose objects do not show their last change.
+pub(super) fn unprojected(db: &Connection, limit: u32, before: Millis) -> Result<Vec<Device>> {
+    device::list(
+        db,
+        "WHERE d.project_rev > d.projected_rev AND d.declared = 1
+             AND (d.changed_at < ?1 OR d.job_open = 0 AND d.job_state IS NOT NULL)
+         ORDER BY d.changed_at LIMIT ?2",
+        params![before, limit],
+    )
+}
