@@ -39,7 +39,7 @@ impl Machine<'_> {
             }
             Body::Commit(commit) if !claim => {
                 if self.within_job(about) {
-                    self.commit(commit, by);
+                    self.commit(&commit, by);
                 }
             }
             Body::Rejected(rejected) => self.rejected(about, &rejected),
@@ -145,7 +145,7 @@ impl Machine<'_> {
                 self.fail_job(rejected.code, false);
             }
             // Not the end: a commit that is under way is still obeyed.
-            (Type::Tested, Some(Phase::Tested)) if rejected.code != Code::OutOfOrder => self.trial_ended(),
+            (Type::Tested, Some(Phase::Tested)) if rejected.code != Code::OutOfOrder => self.trial_denied(),
             _ => {}
         }
     }

@@ -8,8 +8,8 @@ use crate::journal::{Goal, Phase};
 
 /// Seconds within which one message of another connection is answered.
 const MUTE: u32 = 5;
-/// The first repetition comes after about this many doublings of the backoff's base.
-const REPEAT_AFTER: u8 = 4;
+/// Seconds before what was not answered is said again; doubled each time, up to the second value.
+const REPEAT: (u32, u32) = (15, 300);
 
 impl Machine<'_> {
     fn publish(&mut self, body: Body, signer: Signer, about: Reference) {
@@ -156,8 +156,8 @@ impl Machine<'_> {
     }
 
     pub(super) fn start_repeat(&mut self) {
-        let attempt = self.state.repeats.saturating_add(REPEAT_AFTER);
-        self.emit(Effect::StartTimer(Timer::Repeat, Wait::Backoff { attempt, cap: None }));
+        let seconds = (REPEAT.0 << self.state.repeats.min(5)).min(REPEAT.1);
+        self.emit(Effect::StartTimer(Timer::Repeat, Wait::About(seconds)));
     }
 
     /// What was asked was not answered: ask again.

@@ -59,9 +59,7 @@ impl Machine<'_> {
                 self.state.trial = true;
                 self.start_trial_time();
             } else {
-                self.hang_up();
-                self.state.turn = 1;
-                self.connect_next();
+                self.ask_claim_again();
             }
             return;
         }
@@ -74,7 +72,23 @@ impl Machine<'_> {
         self.connect_active();
     }
 
-    pub(super) fn commit(&mut self, commit: Commit, by: TrustedBy) {
+    /// The controller does not know what is on trial.
+    pub(super) fn trial_denied(&mut self) {
+        if self.state.journal.active.is_some() {
+            return self.trial_ended();
+        }
+        self.end_trial_time();
+        self.ask_claim_again();
+    }
+
+    /// Before the first commit the claim is the only other way.
+    fn ask_claim_again(&mut self) {
+        self.hang_up();
+        self.state.turn = 1;
+        self.retry_later();
+    }
+
+    pub(super) fn commit(&mut self, commit: &Commit, by: TrustedBy) {
         let Some(job) = self.job() else { return };
         let goal = job.goal;
         let phase = job.phase.clone();
