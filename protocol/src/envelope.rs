@@ -8,7 +8,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
-use crate::ids::Fingerprint;
+use crate::ids::{Fingerprint, SessionId};
 use crate::jws::{Algorithm, SigningKey, VerifyingKey};
 use crate::limits::{self, MAX_CHAIN};
 use crate::message::{Der, Payload, Type};
@@ -213,6 +213,22 @@ impl Unverified {
             .map_err(|_| EnvelopeError::BadSignature)?;
         Ok(self.payload)
     }
+}
+
+/// The session that a message claims, even if [`Unverified::parse`] refused it: every version has it at the same place, so
+/// that a message of an unknown version can be answered. Believe nothing because of it.
+pub fn claimed_session(message: &[u8]) -> Option<SessionId> {
+    #[derive(Deserialize)]
+    struct Claim {
+        session: SessionId,
+    }
+    if message.len() > MAX_MESSAGE {
+        return None;
+    }
+    let payload = URL_SAFE_NO_PAD.decode(message.split(|b| *b == b'.').nth(1)?).ok()?;
+    serde_json::from_slice::<Claim>(&payload)
+        .ok()
+        .map(|claim| claim.session)
 }
 
 fn is_up(kind: Type) -> bool {

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use certwave_protocol::MAX_MESSAGE;
 use certwave_protocol::code::Code;
-use certwave_protocol::envelope::{EnvelopeError, Unverified, sign_down, sign_up};
+use certwave_protocol::envelope::{EnvelopeError, Unverified, claimed_session, sign_down, sign_up};
 use certwave_protocol::jws::{Algorithm, SigningKey, VerifyingKey};
 use certwave_protocol::message::{Body, Der, Payload, Task};
 use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
@@ -187,6 +187,20 @@ fn an_unknown_version_is_named_before_anything_else_is_looked_at() {
         let message = change("hello", |_, p| p["v"] = v);
         assert_eq!(Unverified::parse(&message).unwrap_err().code(), Code::Malformed);
     }
+}
+
+#[test]
+fn a_message_of_an_unknown_version_can_be_answered() {
+    let sample = sample("hello");
+    let message = change("hello", |_, p| {
+        *p = json!({"v": 2, "session": p["session"], "kind": "new"})
+    });
+    assert!(Unverified::parse(&message).is_err());
+    assert_eq!(claimed_session(&message), Some(sample.payload.session));
+    for message in [&b""[..], b"a.b.c", b"..", &[b'A'; MAX_MESSAGE + 1]] {
+        assert_eq!(claimed_session(message), None);
+    }
+    assert_eq!(claimed_session(&change("hello", |_, p| p["session"] = json!(7))), None);
 }
 
 #[test]

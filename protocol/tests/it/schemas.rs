@@ -71,13 +71,14 @@ fn the_birth_is_valid() {
     ));
 }
 
+type Edit = fn(&mut Value);
+
 #[test]
 fn a_schema_refuses_what_the_reader_refuses() {
     let (_, job) =
         header_and_payload(&MATERIAL.seal(MATERIAL.samples().iter().find(|s| s.name == "job-rotate").unwrap()));
     let schema = schema::payload(Type::Job);
     assert!(accepts(&schema, &job));
-    type Edit = fn(&mut Value);
     let edits: [Edit; 9] = [
         |j| j["v"] = json!(2),
         |j| j["device"] = json!("~controller"),
