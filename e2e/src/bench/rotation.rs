@@ -23,16 +23,14 @@ pub(super) async fn measure(report: &mut Report) -> Result<()> {
     stack.start_controller().await?;
     stack.start_broker().await?;
     let simulation = Simulation {
-        prefix: "meter-",
         devices: DEVICES,
-        state: stack.directory().join("devices"),
+        state: None,
         claim: stack.create_claim(DEVICES)?,
         seed: 1,
+        connect_rate: 2_000,
         faults: Vec::new(),
     };
-    stack
-        .declare_devices((1..=DEVICES).map(|number| simulation.device_id(number)))
-        .await?;
+    stack.declare_devices(simulation.device_ids()).await?;
     let start = Instant::now();
     stack.start_devices(&simulation)?;
     settle(&mut stack, start).await?;

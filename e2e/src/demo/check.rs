@@ -26,12 +26,13 @@ pub(super) async fn all(
         .and_then(|status| status.certificate)
         .context("the CA shows no certificate")?;
     let verifier = Verifier::new(stack, &root)?;
+    let files = simulation.state.as_ref().context("the devices keep no files")?;
     let mut outcome = Outcome::default();
     let mut stayed = Vec::new();
     for device in stack.devices().await? {
         let id = device.spec.device_id.clone();
         let sha256 = current(&device).with_context(|| format!("{id} has no current certificate"))?;
-        let identity = device_files::identity(&simulation.state.join(&id), &sha256)?;
+        let identity = device_files::identity(&files.join(&id), &sha256)?;
         verifier.verify(&id, &identity.certificate)?;
         if first.get(&id) == Some(&sha256) {
             // The door is asked last: a second connection of a device ends its first one, which then comes back.
@@ -49,7 +50,7 @@ pub(super) async fn all(
         outcome.rotated + stayed.len()
     ));
     for (number, fault) in &simulation.faults {
-        let id = simulation.device_id(*number);
+        let id = Simulation::device_id(*number);
         let what = FAULTS
             .iter()
             .find(|(known, _)| known == fault)

@@ -14,12 +14,11 @@ use crate::tools;
 
 /// The faults that the demo plays, one device each.
 const FAULTS: [(Fault, &str); 3] = [
-    (Fault::Refuses, "refused the job"),
-    (Fault::FailsTest, "could not connect with the new certificate"),
-    (Fault::NeverAnswers, "accepted and fell silent"),
+    (Fault::Rejects, "refused the job"),
+    (Fault::IsRefused, "was not let in with the new certificate"),
+    (Fault::ReachesNobody, "reached nobody with the new certificate"),
 ];
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-const PREFIX: &str = "meter-";
 const ROTATION: &str = "demo";
 
 /// What a person may choose.
@@ -112,16 +111,14 @@ pub async fn run(options: &Options) -> Result<Outcome> {
 
     screen.say(&format!("2. {} devices enrol with a claim", options.devices));
     let simulation = Simulation {
-        prefix: PREFIX,
         devices: options.devices,
-        state: stack.directory().join("devices"),
+        state: Some(stack.directory().join("devices")),
         claim: stack.create_claim(options.devices)?,
         seed: 1,
+        connect_rate: 300,
         faults: options.faults(),
     };
-    stack
-        .declare_devices((1..=options.devices).map(|number| simulation.device_id(number)))
-        .await?;
+    stack.declare_devices(simulation.device_ids()).await?;
     stack.start_devices(&simulation)?;
     let first = enrol(&mut stack, &mut screen, options.devices).await?;
 

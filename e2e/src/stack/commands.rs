@@ -9,24 +9,26 @@ use anyhow::Result;
 use super::objects::FLEET;
 use crate::programs;
 
-/// What goes wrong on one simulated device.
+const PREFIX: &str = "meter";
+
+/// What goes wrong on one simulated device, in every rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It refuses the job.
-    Refuses,
-    /// It cannot connect with the new certificate.
-    FailsTest,
-    /// It accepts, and says nothing more.
-    NeverAnswers,
+    Rejects,
+    /// The broker refuses its new certificate.
+    IsRefused,
+    /// It reaches nobody with its new certificate.
+    ReachesNobody,
 }
 
 impl Fault {
     /// Its name on the command line.
-    pub fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
-            Self::Refuses => "refuses",
-            Self::FailsTest => "fails-test",
-            Self::NeverAnswers => "never-answers",
+            Self::Rejects => "reject",
+            Self::IsRefused => "fail-test:bad_certificate",
+            Self::ReachesNobody => "fail-test:unreachable",
         }
     }
 }
@@ -34,24 +36,29 @@ impl Fault {
 /// The fleet that the simulator plays.
 #[derive(Debug, Clone)]
 pub struct Simulation {
-    /// Ids of the devices: `<prefix><number>`, the number with five digits, from 1.
-    pub prefix: &'static str,
-    /// How many.
+    /// How many devices.
     pub devices: usize,
-    /// Where each device keeps its slots, in a directory of its name.
-    pub state: PathBuf,
+    /// Where each device keeps its slots, in a directory of its name; in memory where left out.
+    pub state: Option<PathBuf>,
     /// The claim that they enrol with.
     pub claim: PathBuf,
     /// Seed of all that is random.
     pub seed: u64,
-    /// Which devices (from 1) have which fault, in every rotation.
+    /// Connections a second, all devices together.
+    pub connect_rate: u32,
+    /// Which devices (from 1) have which fault.
     pub faults: Vec<(usize, Fault)>,
 }
 
 impl Simulation {
-    /// The id of device `number`.
-    pub fn device_id(&self, number: usize) -> String {
-        format!("{}{number:05}", self.prefix)
+    /// The id of device `number`, from 1.
+    pub fn device_id(number: usize) -> String {
+        format!("{PREFIX}-{number:04}")
+    }
+
+    /// The ids of all devices.
+    pub fn device_ids(&self) -> impl Iterator<Item = String> + use<> {
+        (1..=self.devices).map(Self::device_id)
     }
 }
 
@@ -106,21 +113,25 @@ pub(super) fn simulate(simulation: &Simulation) -> Result<Command> {
     let mut command = Command::new(programs::agent()?);
     command.args([
         "simulate",
-        "--devices",
+        "--prefix-name",
+        PREFIX,
+        "--count",
         &simulation.devices.to_string(),
-        "--prefix",
-        simulation.prefix,
     ]);
-    command.args(["--seed", &simulation.seed.to_string()]);
-    command
-        .arg("--state-dir")
-        .arg(&simulation.state)
-        .arg("--claim")
-        .arg(&simulation.claim);
+    command.args([
+        "--seed",
+        &simulation.seed.to_string(),
+        "--connect-rate",
+        &simulation.connect_rate.to_string(),
+    ]);
+    command.arg("--claim").arg(&simulation.claim);
+    if let Some(state) = &simulation.state {
+        command.arg("--state-dir").arg(state);
+    }
     for (number, fault) in &simulation.faults {
         command
             .arg("--fault")
-            .arg(format!("{}={}", simulation.device_id(*number), fault.name()));
+            .arg(format!("{}={}", fault.name(), Simulation::device_id(*number)));
     }
     Ok(command)
 }

@@ -198,7 +198,7 @@ impl Stack {
     /// # Errors
     /// When the command fails.
     pub fn create_claim(&self, quota: usize) -> Result<PathBuf> {
-        let bundle = self.scratch.path().join("claim");
+        let bundle = self.scratch.path().join("claim.json");
         tools::output(&mut commands::claim(
             self.api.kubeconfig(),
             &self.namespace,
