@@ -38,6 +38,7 @@ CREATE TABLE certificates (
     CHECK (kind <> 'Device' OR (broker IS NOT NULL AND device IS NOT NULL))
 ) STRICT;
 CREATE INDEX certificates_key ON certificates (spki);
+CREATE INDEX certificates_authority ON certificates (holder) WHERE kind = 'Authority';
 CREATE UNIQUE INDEX certificates_device_key ON certificates (spki) WHERE kind = 'Device';
 
 CREATE TABLE devices (

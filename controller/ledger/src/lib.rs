@@ -89,6 +89,8 @@ pub trait Ledger: Send + Sync + 'static {
     async fn certificate(&self, fingerprint: &Fingerprint) -> Result<Option<StoredCertificate>>;
     /// The latest certificate with this key (SHA-256 of the subject public key info).
     async fn certificate_by_key(&self, spki: &Fingerprint) -> Result<Option<StoredCertificate>>;
+    /// The latest certificate of the CA with this key id (the holder of [`CertificateKind::Authority`] records).
+    async fn authority(&self, key_id: &str) -> Result<Option<StoredCertificate>>;
 
     // CRLs.
 

@@ -46,6 +46,13 @@ pub(super) fn by_key(db: &Connection, spki: &Fingerprint) -> Result<Option<Store
     Ok(get.query_row([spki.0], stored).optional()?)
 }
 
+/// The latest of the CA with this key id.
+pub(super) fn authority(db: &Connection, key_id: &str) -> Result<Option<StoredCertificate>> {
+    let mut get =
+        db.prepare_cached(&format!("{SELECT} WHERE kind = 'Authority' AND holder = ?1 ORDER BY id DESC LIMIT 1"))?;
+    Ok(get.query_row([key_id], stored).optional()?)
+}
+
 /// Where a certificate stands, and whether it is there.
 pub(super) fn id(db: &Connection, fingerprint: &Fingerprint) -> Result<Option<i64>> {
     let mut get = db.prepare_cached("SELECT id FROM certificates WHERE fingerprint = ?1")?;

@@ -47,6 +47,7 @@ pub struct SqliteOptions {
 pub struct SqliteLedger {
     writer: writer::Writer,
     readers: reader::Readers,
+    /// The readers', then the writer's.
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -79,14 +80,18 @@ impl SqliteLedger {
         let Self {
             writer,
             readers,
-            threads,
+            mut threads,
         } = self;
-        drop((writer, readers));
         let join = tokio::task::spawn_blocking(move || {
+            // The writer comes last: as the last connection it moves the write-ahead log into the file.
+            let last = threads.pop();
+            drop(readers);
             for thread in threads {
-                if thread.join().is_err() {
-                    tracing::error!("a thread of the ledger panicked");
-                }
+                ended(thread);
+            }
+            drop(writer);
+            if let Some(last) = last {
+                ended(last);
             }
         });
         if join.await.is_err() {
@@ -121,6 +126,12 @@ impl SqliteLedger {
                 work(db)
             })
             .await
+    }
+}
+
+fn ended(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("a thread of the ledger panicked");
     }
 }
 
@@ -209,6 +220,11 @@ impl Ledger for SqliteLedger {
     async fn certificate_by_key(&self, spki: &Fingerprint) -> Result<Option<StoredCertificate>> {
         let spki = *spki;
         self.read(move |db| certificate::by_key(db, &spki)).await
+    }
+
+    async fn authority(&self, key_id: &str) -> Result<Option<StoredCertificate>> {
+        let key_id = key_id.to_owned();
+        self.read(move |db| certificate::authority(db, &key_id)).await
     }
 
     async fn crl(&self, issuer: &str, partition: &str) -> Result<Option<CrlRecord>> {

@@ -99,7 +99,10 @@ pub(super) fn start(opened: Opened) -> Result<(Writer, JoinHandle<()>)> {
                 }
             }
             drop(db);
-            drop(lock);
+            // Closing the file alone leaves the lock to a process that is being forked just now, until that has started.
+            if let Err(error) = lock.unlock() {
+                tracing::warn!(%error, "the ledger's lock was not given back");
+            }
         })
         .map_err(|e| LedgerError::Unavailable(format!("cannot start the ledger's writer: {e}")))?;
     Ok((Writer(sender), thread))
