@@ -3,5 +3,6 @@
 
 mod broker;
 mod cluster;
+mod crds;
 mod shared;
 mod stack;
