@@ -10,8 +10,8 @@ use aws_lc_rs::signature::{
     RsaKeyPair, VerificationAlgorithm,
 };
 use x509_cert::Certificate;
-use x509_cert::der::asn1::ObjectIdentifier;
-use x509_cert::der::{Decode, Encode};
+use x509_cert::der::asn1::{ObjectIdentifier, UintRef};
+use x509_cert::der::{self, Decode, Encode, Reader, SliceReader};
 use x509_cert::spki::SubjectPublicKeyInfoRef;
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -19,6 +19,9 @@ const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const ED25519_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+
+/// 2048 bits.
+const MIN_RSA_BYTES: usize = 256;
 
 /// A JWS algorithm (RFC 7518 3.1, RFC 8037 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -182,6 +185,20 @@ fn spki_of(key: &impl AsDer<PublicKeyX509Der<'static>>) -> Option<Vec<u8>> {
     key.as_der().ok().map(|der| der.as_ref().to_vec())
 }
 
+/// Whether the modulus of an `RSAPublicKey` (RFC 8017 A.1.1) is long enough; the library tells only when it verifies.
+fn is_strong_rsa(public_key: &[u8]) -> bool {
+    let modulus = |reader: &mut SliceReader<'_>| {
+        reader.sequence(|r| {
+            let modulus = UintRef::decode(r)?;
+            UintRef::decode(r)?;
+            Ok::<_, der::Error>(modulus.as_bytes().len())
+        })
+    };
+    SliceReader::new(public_key)
+        .and_then(|mut reader| modulus(&mut reader))
+        .is_ok_and(|bytes| bytes >= MIN_RSA_BYTES)
+}
+
 /// A public key for envelopes. Parsed once, cheap to use again and to clone.
 #[derive(Clone)]
 pub struct VerifyingKey {
@@ -195,8 +212,11 @@ impl VerifyingKey {
     pub fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
         let spki = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| KeyError::PublicKey)?;
         let algorithm = Algorithm::of(&spki).ok_or(KeyError::PublicKey)?;
-        let key = ParsedPublicKey::new(algorithm.verification(), spki.subject_public_key.raw_bytes())
-            .map_err(|_| KeyError::PublicKey)?;
+        let bits = spki.subject_public_key.raw_bytes();
+        if algorithm == Algorithm::Ps256 && !is_strong_rsa(bits) {
+            return Err(KeyError::PublicKey);
+        }
+        let key = ParsedPublicKey::new(algorithm.verification(), bits).map_err(|_| KeyError::PublicKey)?;
         Ok(Self {
             algorithm,
             key,

@@ -19,7 +19,7 @@ pub mod topic;
 /// The version of the protocol that this crate speaks (`v` in every payload).
 pub const VERSION: u32 = 1;
 
-/// Largest message accepted, in bytes. RSA-4096 with two intermediates stays below half of it.
+/// Largest message accepted, in bytes. RSA-4096 with two intermediates stays below two thirds of it.
 pub const MAX_MESSAGE: usize = 32 * 1024;
 
 /// Size below which every message stays with P-256 keys and one intermediate, in bytes.

@@ -193,11 +193,11 @@ fn an_unknown_version_is_named_before_anything_else_is_looked_at() {
 fn a_message_of_an_unknown_version_can_be_answered() {
     let sample = sample("hello");
     let message = change("hello", |_, p| {
-        *p = json!({"v": 2, "session": p["session"], "kind": "new"})
+        *p = json!({"v": 2, "session": p["session"], "kind": "new"});
     });
     assert!(Unverified::parse(&message).is_err());
     assert_eq!(claimed_session(&message), Some(sample.payload.session));
-    for message in [&b""[..], b"a.b.c", b"..", &[b'A'; MAX_MESSAGE + 1]] {
+    for message in [&b""[..], b"a.b.c", b"..", &vec![b'A'; MAX_MESSAGE + 1]] {
         assert_eq!(claimed_session(message), None);
     }
     assert_eq!(claimed_session(&change("hello", |_, p| p["session"] = json!(7))), None);
@@ -258,6 +258,38 @@ fn what_is_not_an_envelope_is_malformed() {
     }
     assert_eq!(
         Unverified::parse(&[0xff, b'.', 0xfe, b'.', 0x00]).unwrap_err().code(),
+        Code::Malformed
+    );
+}
+
+#[test]
+fn a_field_must_not_appear_twice() {
+    let sample = sample("job-rotate");
+    let (header, payload) = header_and_payload(&MATERIAL.seal(&sample));
+    let (header, payload) = (header.to_string(), payload.to_string());
+    let seal = |header: &str, payload: &str| {
+        let covered = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+        let signature = MATERIAL.control.key.sign(covered.as_bytes());
+        format!("{covered}.{}", URL_SAFE_NO_PAD.encode(signature))
+    };
+    assert!(open(seal(&header, &payload).as_bytes(), By::Control).is_ok());
+    for twice in [
+        r#""v":1,"#,
+        r#""type":"job","#,
+        r#""broker":"plant-1","#,
+        r#""epoch":1,"#,
+        r#""body":{},"#,
+    ] {
+        let message = seal(&header, &payload.replacen('{', &format!("{{{twice}"), 1));
+        assert_eq!(
+            Unverified::parse(message.as_bytes()).unwrap_err().code(),
+            Code::Malformed,
+            "{twice}"
+        );
+    }
+    let message = seal(&header.replacen('{', r#"{"alg":"ES256","#, 1), &payload);
+    assert_eq!(
+        Unverified::parse(message.as_bytes()).unwrap_err().code(),
         Code::Malformed
     );
 }

@@ -3,6 +3,8 @@
 
 mod control;
 mod envelope;
+mod foreign;
+mod names;
 mod pki;
 mod properties;
 mod samples;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use certwave_protocol::ids::Nonce;
 use certwave_protocol::message::{Online, Type};
 use certwave_protocol::schema;
 use serde_json::{Value, json};
@@ -57,13 +58,18 @@ fn each_message_is_valid_by_its_own_schema_and_by_no_other() {
 }
 
 #[test]
-fn the_birth_is_valid() {
+fn the_birth_is_valid_and_as_specified() {
     let online = Online {
         v: 1,
         online: true,
-        session: MATERIAL.samples()[0].payload.session,
+        session: Nonce([0x0a; 16]),
     };
-    let value = serde_json::to_value(online).unwrap();
+    let value = serde_json::to_value(&online).unwrap();
+    let page = std::fs::read_to_string(directory().join("../protocol.md")).unwrap();
+    assert!(
+        page.contains(&serde_json::to_string(&online).unwrap()),
+        "the page shows it"
+    );
     assert!(accepts(&schema::payload(Type::Online), &value));
     assert!(!accepts(
         &schema::payload(Type::Online),

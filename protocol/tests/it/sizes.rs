@@ -1,6 +1,7 @@
 //! The clouds meter messages in steps of 5 KB.
 
-use certwave_protocol::message::{Body, Task};
+use certwave_protocol::envelope::sign_down;
+use certwave_protocol::message::{Body, Der, Task};
 use certwave_protocol::{MAX_MESSAGE, P256_BUDGET};
 
 use crate::samples::Material;
@@ -40,4 +41,25 @@ fn the_largest_bundle_of_p256_roots_fits_the_limit() {
     };
     *anchors = vec![material.root.clone(); certwave_protocol::limits::MAX_ANCHORS];
     assert!(material.seal(&sample).len() < MAX_MESSAGE);
+}
+
+#[test]
+fn rsa_4096_with_two_intermediates_fits_the_limit_well() {
+    let mut material = Material::new("b", "d", "c");
+    // No RSA-4096 certificate of ours is larger; the signature is 448 bytes longer than that of P-256.
+    let certificate = Der(vec![0; 1800]);
+    material.issuing = certificate.clone();
+    let mut sample = material
+        .samples()
+        .into_iter()
+        .find(|s| s.name == "certificate")
+        .unwrap();
+    let Body::Certificate(body) = &mut sample.payload.body else {
+        panic!("certificate is a certificate")
+    };
+    body.leaf = certificate.clone();
+    body.chain.push(certificate.clone());
+    let x5c = vec![certificate; 3];
+    let size = sign_down(&sample.payload, &material.control.key, &x5c).len() + 448 * 4 / 3;
+    assert!(size < MAX_MESSAGE * 2 / 3, "{size}");
 }

@@ -3,11 +3,10 @@
 //! `CERTWAVE_UPDATE=1 cargo test -p certwave-protocol` writes both.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::LazyLock;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use certwave_protocol::control::ControlTrust;
 use certwave_protocol::envelope::Unverified;
 use certwave_protocol::ids::Fingerprint;
@@ -16,7 +15,7 @@ use certwave_protocol::message::{Body, Der};
 use serde::{Deserialize, Serialize};
 
 use crate::pki::{Leaf, NOW};
-use crate::samples::{By, Material};
+use crate::samples::Material;
 
 #[derive(Serialize, Deserialize)]
 struct Signer {
@@ -196,86 +195,5 @@ fn the_vectors_verify_as_a_device_and_a_controller_would() {
                     .any(|l| l.fingerprint() == Fingerprint::of(certificate.leaf.as_ref()))
             );
         }
-    }
-}
-
-/// r and s, one after the other, as a DER `ECDSA-Sig-Value` (RFC 3279 2.2.3).
-fn asn1(signature: &[u8]) -> Vec<u8> {
-    let integer = |bytes: &[u8]| {
-        let mut bytes: Vec<u8> = bytes.iter().copied().skip_while(|b| *b == 0).collect();
-        if bytes.first().is_none_or(|b| *b >= 0x80) {
-            bytes.insert(0, 0);
-        }
-        let mut out = vec![0x02, u8::try_from(bytes.len()).unwrap()];
-        out.append(&mut bytes);
-        out
-    };
-    let (r, s) = signature.split_at(signature.len() / 2);
-    let content = [integer(r), integer(s)].concat();
-    [vec![0x30, u8::try_from(content.len()).unwrap()], content].concat()
-}
-
-fn openssl(arguments: &[&str]) -> String {
-    let output = Command::new("openssl")
-        .args(arguments)
-        .output()
-        .expect("this test needs the openssl command");
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "openssl {arguments:?}: {said}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-#[test]
-fn openssl_verifies_the_certificates_and_the_signatures() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = |name: &str, content: &[u8]| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let pem = |name: &str, der: &Der| {
-        let text = STANDARD.encode(der).into_bytes();
-        let lines: Vec<&[u8]> = text.chunks(64).collect();
-        let body = lines.join(&b'\n');
-        file(
-            name,
-            &[
-                b"-----BEGIN CERTIFICATE-----\n",
-                &body[..],
-                b"\n-----END CERTIFICATE-----\n",
-            ]
-            .concat(),
-        )
-    };
-    let m = &VECTORS.material;
-    let (root, issuing) = (pem("root.pem", &m.root), pem("issuing.pem", &m.issuing));
-    let now = NOW.to_string();
-    let mut keys = Vec::new();
-    for (by, leaf) in [
-        (By::Control, &m.control),
-        (By::Claim, &m.claim),
-        (By::A, &m.a),
-        (By::B, &m.b),
-    ] {
-        let certificate = pem(&format!("{by:?}.pem"), &leaf.der);
-        openssl(&[
-            "verify",
-            "-attime",
-            &now,
-            "-CAfile",
-            &root,
-            "-untrusted",
-            &issuing,
-            &certificate,
-        ]);
-        let key = openssl(&["x509", "-in", &certificate, "-noout", "-pubkey"]);
-        keys.push((by, file(&format!("{by:?}.pub"), key.as_bytes())));
-    }
-    for (vector, sample) in VECTORS.messages.iter().zip(m.samples()) {
-        let (covered, signature) = vector.envelope.rsplit_once('.').unwrap();
-        let message = file("message", covered.as_bytes());
-        let signature = file("signature", &asn1(&URL_SAFE_NO_PAD.decode(signature).unwrap()));
-        let (_, key) = keys.iter().find(|(by, _)| *by == sample.by).unwrap();
-        openssl(&["dgst", "-sha256", "-verify", key, "-signature", &signature, &message]);
     }
 }
