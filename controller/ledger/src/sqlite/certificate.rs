@@ -48,8 +48,9 @@ pub(super) fn by_key(db: &Connection, spki: &Fingerprint) -> Result<Option<Store
 
 /// The latest of the CA with this key id.
 pub(super) fn authority(db: &Connection, key_id: &str) -> Result<Option<StoredCertificate>> {
-    let mut get =
-        db.prepare_cached(&format!("{SELECT} WHERE kind = 'Authority' AND holder = ?1 ORDER BY id DESC LIMIT 1"))?;
+    let mut get = db.prepare_cached(&format!(
+        "{SELECT} WHERE kind = 'Authority' AND holder = ?1 ORDER BY id DESC LIMIT 1"
+    ))?;
     Ok(get.query_row([key_id], stored).optional()?)
 }
 

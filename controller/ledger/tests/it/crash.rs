@@ -1,0 +1,133 @@
+//! `kill -9` in the middle of writing: what was acknowledged is there, and what was not is there whole or not at all.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use certwave_core::model::JobState;
+use certwave_ledger::{Ledger, SqliteLedger, SqliteOptions, Write};
+
+use crate::fixtures::*;
+
+const FILE: &str = "CERTWAVE_TEST_LEDGER";
+const DEVICES: u32 = 16;
+
+/// Not a test: the process that the test below kills. Each device's task issues, audits and acknowledges on stdout for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "run by a_killed_writer_loses_nothing_that_it_acknowledged"]
+async fn writer_to_be_killed() {
+    let Some(path) = std::env::var_os(FILE) else { return };
+    let ledger = Arc::new(SqliteLedger::open(path).unwrap());
+    let epoch = ledger.take_epoch("child", NOW).await.unwrap();
+    ledger
+        .declare(epoch, NOW, (0..DEVICES).map(declaration).collect())
+        .await
+        .unwrap();
+    let tasks: Vec<_> = (0..DEVICES)
+        .map(|n| {
+            let ledger = Arc::clone(&ledger);
+            tokio::spawn(async move {
+                loop {
+                    let mut d = device(&*ledger, n).await;
+                    let serial = u64::from(n) << 32 | d.revision;
+                    let record = certificate(&identity(n), serial, 30);
+                    d.previous = d.current.replace(credential(&record));
+                    d.job = Some(job(serial, JobState::Confirmed));
+                    let mut write = Write::of(d, NOW);
+                    write.certificate = Some(record);
+                    write.audit = vec![audit(&identity(n), NOW, "issued")];
+                    let revision = ledger.write(epoch, write).await.unwrap();
+                    let mut out = std::io::stdout().lock();
+                    if writeln!(out, "acknowledged {n} {revision}")
+                        .and_then(|()| out.flush())
+                        .is_err()
+                    {
+                        return; // Nobody listens any more.
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_killed_writer_loses_nothing_that_it_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let mut acknowledged: HashMap<u32, u64> = HashMap::new();
+    let mut epoch = 0;
+    for lines in [1, 17, 160, 61, 250, 3, 399, 90] {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "crash::writer_to_be_killed", "--ignored", "--nocapture"])
+            .env(FILE, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut heard = 0;
+        let mut killed = false;
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            let fields: Vec<_> = line.split(' ').collect();
+            // The test harness writes lines too. The last line may be cut short, to a smaller number.
+            let &["acknowledged", n, revision] = fields.as_slice() else {
+                continue;
+            };
+            let (Ok(n), Ok(revision)) = (n.parse(), revision.parse::<u64>()) else {
+                continue;
+            };
+            let last = acknowledged.entry(n).or_default();
+            *last = (*last).max(revision);
+            heard += 1;
+            if heard >= lines && !killed {
+                child.kill().unwrap();
+                killed = true;
+            }
+        }
+        child.wait().unwrap();
+        assert!(killed, "the writer ended by itself");
+
+        let check = SqliteOptions {
+            check: true,
+            ..SqliteOptions::default()
+        };
+        let ledger = SqliteLedger::open_with(&path, &check).unwrap();
+        let present = ledger.epoch().await.unwrap();
+        assert!(present > epoch);
+        epoch = present;
+        for n in 0..DEVICES {
+            let d = device(&ledger, n).await;
+            assert!(
+                d.revision >= acknowledged.get(&n).copied().unwrap_or(1),
+                "device {n} went back to {}",
+                d.revision
+            );
+            // Each write added one revision, one line of audit, one certificate and one job, together.
+            let written = d.revision - 1;
+            assert_eq!(
+                ledger.audit(&identity(n), u32::MAX).await.unwrap().len() as u64,
+                written
+            );
+            for revision in 1..d.revision {
+                let serial = u64::from(n) << 32 | revision;
+                assert!(
+                    ledger
+                        .certificate(&hash("certificate", serial))
+                        .await
+                        .unwrap()
+                        .is_some()
+                );
+            }
+            if written > 0 {
+                let serial = u64::from(n) << 32 | written;
+                assert_eq!(d.current.unwrap().fingerprint, hash("certificate", serial));
+                assert_eq!(d.job.unwrap().id, job_id(serial));
+            }
+        }
+        ledger.close().await;
+    }
+    assert!(acknowledged.values().sum::<u64>() > 100);
+}

@@ -1,0 +1,21 @@
+//! The ledger's tests: [`epochs`], [`objects`], [`devices`], [`records`] and [`rotations`] are one suite for every
+//! database behind the trait, which [`sqlite`] runs; the rest is about SQLite's file.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::doc_markdown,
+    clippy::assigning_clones,
+    missing_docs
+)]
+
+mod bench;
+mod crash;
+mod devices;
+mod epochs;
+mod fixtures;
+mod model;
+mod objects;
+mod records;
+mod rotations;
+mod space;
+mod sqlite;
