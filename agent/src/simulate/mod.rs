@@ -35,11 +35,14 @@ use crate::trust::Trusts;
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
     /// How many devices
-    #[arg(long, default_value_t = 100, env = "CERTWAVE_SIM_COUNT")]
+    #[arg(long, alias = "devices", default_value_t = 100)]
     pub count: usize,
-    /// Their names are this, a dash and a number of at least four digits, from 0001
-    #[arg(long, default_value = "sim")]
+    /// Their names are this and a number, from 1
+    #[arg(long, alias = "prefix", default_value = "sim-")]
     pub prefix_name: String,
+    /// Digits of the number
+    #[arg(long, default_value_t = 4)]
+    pub digits: usize,
     /// Take the names from this file instead, one in each line
     #[arg(long)]
     pub ids_from: Option<PathBuf>,
@@ -114,7 +117,7 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     let (mut term, mut usr1) = (signal(SignalKind::terminate())?, signal(SignalKind::user_defined1())?);
     let duration = args.duration.map(Duration::from_secs);
     let file = args.report.clone();
-    let simulator = Simulator::start(args)?;
+    let simulator = Simulator::start(&args)?;
     let started = tokio::time::Instant::now();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -150,9 +153,9 @@ async fn at_end(started: tokio::time::Instant, duration: Option<Duration>) {
 
 impl Simulator {
     /// Switches all devices on. Needs a runtime.
-    pub fn start(args: SimulateArgs) -> anyhow::Result<Self> {
-        let claims = Claims::load(&args)?;
-        let ids = device_ids(&args)?;
+    pub fn start(args: &SimulateArgs) -> anyhow::Result<Self> {
+        let claims = Claims::load(args)?;
+        let ids = device_ids(args)?;
         let faults = fault::assign(&args.fault, &ids);
         if let Some(stranger) = faults.keys().find(|id| !ids.contains(id)) {
             bail!("--fault names {stranger}, which is none of the devices");
@@ -173,7 +176,7 @@ impl Simulator {
         let mut tasks = JoinSet::new();
         for (number, id) in ids.into_iter().enumerate() {
             let faults = faults.get(&id).cloned().unwrap_or_default();
-            let setup = setup(&args, &claims, anchors.as_ref(), &id, &faults, &trusts)?;
+            let setup = setup(args, &claims, anchors.as_ref(), &id, &faults, &trusts)?;
             let fuse = Fuse::never();
             let seen = report.add(id.clone());
             let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -187,29 +190,33 @@ impl Simulator {
                 Arc::clone(&seen),
             );
             stops.push(stop);
-            match &args.state_dir {
-                Some(dir) => {
-                    let disk = FileDisk::with_fuse(&dir.join(id.as_str()), fuse.clone())?;
-                    let device = Device {
-                        setup: Arc::new(setup),
-                        store: Store::new(disk),
+            let setup = Arc::new(setup);
+            if let Some(dir) = &args.state_dir {
+                let store = Store::new(FileDisk::with_fuse(&dir.join(id.as_str()), fuse.clone())?);
+                tasks.spawn(live(
+                    Device {
+                        setup,
+                        store,
                         hooks,
                         fuse,
                         rng,
-                    };
-                    tasks.spawn(live(device, stopped, seen));
-                }
-                None => {
-                    let disk = MemoryDisk::new(fuse.clone(), number % 2 == 0);
-                    let device = Device {
-                        setup: Arc::new(setup),
-                        store: Store::new(disk),
+                    },
+                    stopped,
+                    seen,
+                ));
+            } else {
+                let store = Store::new(MemoryDisk::new(fuse.clone(), number % 2 == 0));
+                tasks.spawn(live(
+                    Device {
+                        setup,
+                        store,
                         hooks,
                         fuse,
                         rng,
-                    };
-                    tasks.spawn(live(device, stopped, seen));
-                }
+                    },
+                    stopped,
+                    seen,
+                ));
             }
         }
         Ok(Self {
@@ -350,8 +357,9 @@ impl Claims {
 
 fn device_ids(args: &SimulateArgs) -> anyhow::Result<Vec<DeviceId>> {
     let Some(file) = &args.ids_from else {
+        let digits = args.digits;
         return (1..=args.count)
-            .map(|n| Ok(format!("{}-{n:04}", args.prefix_name).parse()?))
+            .map(|n| Ok(format!("{}{n:0digits$}", args.prefix_name).parse()?))
             .collect();
     };
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;

@@ -147,16 +147,16 @@ impl Sim {
     }
 
     fn count(&self, old: Option<&SeenJob>, new: Option<&SeenJob>, goal: Option<Goal>, seen: &mut Seen) {
-        let Some(new) = new.filter(|new| old != Some(*new)) else {
+        // What was so when the simulator started has been counted before.
+        let (Some(old), Some(new)) = (old, new) else { return };
+        if old == new {
             return;
-        };
+        }
         let mut totals = lock(&self.shared.totals);
         match new.progress {
-            Progress::Committed => {
-                if matches!(goal, Some(Goal::Rotate { .. })) && old.is_some() {
-                    seen.rotations += 1;
-                    totals.rotated += 1;
-                }
+            Progress::Committed if matches!(goal, Some(Goal::Rotate { .. })) => {
+                seen.rotations += 1;
+                totals.rotated += 1;
             }
             Progress::RolledBack | Progress::Failed => {
                 if new.progress == Progress::RolledBack {

@@ -1,0 +1,119 @@
+//! Simulated devices, which are the same code as real ones, against a real broker.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use certwave_agent::simulate::watch::Seen;
+use certwave_agent::simulate::{SimulateArgs, Simulator};
+use certwave_protocol::code::Code;
+use certwave_protocol::ids::DeviceId;
+use certwave_protocol::message::{Progress, Step};
+use clap::Parser;
+use rcgen::ExtendedKeyUsagePurpose;
+
+use crate::broker::{Broker, Ca};
+use crate::controller;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: SimulateArgs,
+}
+
+fn bundle(ca: &Ca, broker: &Broker) -> PathBuf {
+    let claim = ca.leaf("~claim.line-1", ExtendedKeyUsagePurpose::ClientAuth);
+    let json = serde_json::json!({
+        "version": 1, "brokerId": "b1", "url": format!("mqtts://localhost:{}", broker.device_port),
+        "claimsUrl": format!("mqtts://localhost:{}", broker.claim_port), "topicPrefix": "certwave", "claim": "line-1",
+        "certificate": claim.pem, "privateKey": claim.key.serialize_pem(), "trustAnchors": ca.pem,
+    });
+    let file = broker.dir.path().join("claim.json");
+    std::fs::write(&file, json.to_string()).unwrap();
+    file
+}
+
+async fn until(simulator: &Simulator, what: &str, seconds: u64, done: impl Fn(&[(DeviceId, Seen)]) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        let devices = simulator.report().devices();
+        if done(&devices) {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "not in time: {what}\n{}\n{devices:#?}",
+            simulator.report().line(Duration::ZERO)
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn progress(seen: &Seen) -> Option<Progress> {
+    seen.job.as_ref().map(|j| j.progress)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_enrol_and_rotate_and_those_with_faults_keep_a_credential_that_works() {
+    let ca = Arc::new(Ca::new("root"));
+    let Some(broker) = Broker::start(&ca) else {
+        eprintln!("skipped: there is no mosquitto on this machine; apt-get install mosquitto");
+        return;
+    };
+    let claim = bundle(&ca, &broker);
+    let (known, controller) = controller::start(&ca, &broker, 4);
+    let cli = Cli::parse_from([
+        "simulate",
+        "--count=12",
+        "--claim",
+        claim.to_str().unwrap(),
+        "--backoff-max=1",
+        "--fault=fail-test=sim-0001",
+        "--fault=reject=sim-0002",
+        "--fault=never-answer=sim-0003",
+        "--fault=power-cut:9=sim-0004",
+        "--fault=duplicate=sim-0005",
+        "--fault=clock:-20y=sim-0006",
+        "--fault=clock:30y=sim-0007",
+        "--fault=offline=sim-0008",
+        "--fault=power-cut:31=sim-0009",
+        "--fault=fail-test:unreachable=#1",
+    ]);
+    let simulator = Simulator::start(&cli.args).unwrap();
+    until(&simulator, "all enrolled", 40, |all| {
+        all.iter().all(|(_, s)| s.active.is_some())
+    })
+    .await;
+    until(&simulator, "nine rotated, two rolled back", 60, |all| {
+        let count = |p| all.iter().filter(|(_, s)| progress(s) == Some(p)).count();
+        all.iter().map(|(_, s)| s.rotations).sum::<u32>() >= 7 && count(Progress::RolledBack) == 2
+    })
+    .await;
+    for (id, seen) in simulator.report().devices() {
+        let offline = id.as_str() == "sim-0008";
+        assert_eq!(seen.connected, !offline, "{id}: {seen:?}");
+        let rotations = u32::from(!["sim-0001", "sim-0002", "sim-0003", "sim-0008", "sim-0010"].contains(&id.as_str()));
+        assert_eq!(seen.rotations, rotations, "{id}: {seen:?}");
+    }
+    {
+        let known = known.lock().unwrap();
+        let last = |id: &str| {
+            known[&id.parse::<DeviceId>().unwrap()]
+                .statuses
+                .last()
+                .cloned()
+                .unwrap()
+        };
+        let back = last("sim-0001");
+        assert_eq!((back.step, back.code), (Step::RolledBack, Some(Code::TestFailed)));
+        assert_eq!(back.alert.as_deref(), Some("bad_certificate"));
+        assert_eq!(
+            (last("sim-0002").step, last("sim-0002").code),
+            (Step::Rejected, Some(Code::Refused))
+        );
+        assert_eq!(last("sim-0005").step, Step::Committed);
+        assert!(known[&"sim-0005".parse::<DeviceId>().unwrap()].hellos >= 2);
+    }
+    simulator.stop().await;
+    controller.abort();
+}

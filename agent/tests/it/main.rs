@@ -1,0 +1,6 @@
+//! The agent's tests: the state machine by itself, the disk under it, and devices against a real broker.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod broker;
+mod controller;
+mod devices;
