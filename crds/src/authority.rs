@@ -46,7 +46,7 @@ pub struct CertificateAuthoritySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rules::immutable("the Secret that a CA comes from cannot change; create another CertificateAuthority"))]
     pub secret: Option<SecretSource>,
-    /// Algorithm of the CA's key. Cannot change. A CA from a Secret keeps the key that it brings.
+    /// Algorithm of the CA's key: ECDSA-P256, ECDSA-P384, Ed25519, RSA-2048, RSA-3072 or RSA-4096. Cannot change. A CA from a Secret keeps the key that it brings.
     #[serde(default)]
     #[x_kube(validation = rules::immutable("keyAlgorithm cannot change: keys are made once; create another CertificateAuthority"))]
     pub key_algorithm: KeyAlgorithm,

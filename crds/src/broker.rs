@@ -100,7 +100,7 @@ pub struct BrokerTrust {
     /// A Secret with PEM certificates; the key is ca.crt where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretKeyRef>,
-    /// PEM certificates.
+    /// Trust anchors, PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65536))]
     #[x_kube(validation = rules::pem("caBundle", "CERTIFICATE"))]

@@ -19,7 +19,7 @@ pub struct SecretKeyRef {
     /// Name of the Secret, in this namespace.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// The key in the Secret's data; where it is left out, the field that refers says which.
+    /// The key in the Secret's data; the field that refers to the Secret says which where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,

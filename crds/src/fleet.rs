@@ -73,14 +73,14 @@ pub struct CertificateTemplate {
     /// How far before now validity begins; the CA's backdate where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backdate: Option<Duration>,
-    /// Algorithms that a device's key may have.
+    /// Algorithms that a device's key may have: ECDSA-P256, ECDSA-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096.
     #[serde(default = "key_algorithms")]
     #[schemars(length(min = 1, max = 6), extend("x-kubernetes-list-type" = "set"))]
     pub key_algorithms: Vec<KeyAlgorithm>,
     /// Subject besides the common name, which is always the deviceId.
     #[serde(default)]
     pub subject: Subject,
-    /// Subject alternative names.
+    /// Subject alternative names, as templates: {deviceId}, {fleet} and {namespace} are filled in.
     #[serde(default)]
     pub sans: Sans,
 }

@@ -11,11 +11,23 @@ use serde_json::{Value, json};
 use crate::shared;
 use objects::{Objects, good};
 
+const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples");
 
 #[tokio::test]
 async fn the_crds_are_accepted_with_all_their_names() {
     let api = shared::api().await;
+    let again = [
+        "apply",
+        "--server-side",
+        "--dry-run=server",
+        "--validate=strict",
+        "-f",
+        CRDS,
+    ];
+    let output = api.kubectl_command().args(again).output().unwrap();
+    let warnings = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && warnings.is_empty(), "{warnings}");
     for crd in certwave_crds::all().unwrap() {
         let name = crd["metadata"]["name"].as_str().unwrap();
         let text = api.kubectl(["get", "crd", name, "-o", "json"]).unwrap();
@@ -65,7 +77,7 @@ async fn every_example_is_applied_without_a_warning() {
         let field = format!("--field-selector=spec.fleetRef.name={fleet}");
         api.kubectl(selector.into_iter().chain([field.as_str()])).unwrap()
     };
-    assert_eq!(of("meters").lines().count(), 3, "{}", of("meters"));
+    assert_eq!(of("meters").lines().count(), 4, "{}", of("meters"));
     assert_eq!(of("others"), "");
 }
 
