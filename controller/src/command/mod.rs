@@ -1,0 +1,4 @@
+//! Commands that belong beside the operator.
+
+pub mod broker_config;
+pub mod claim;

@@ -1,0 +1,95 @@
+//! Mosquitto's configuration and ACL for a Broker object.
+//!
+//! A device may speak only for itself: its certificate's common name is its user name, the user name is its client id
+//! on the devices' listener, and the ACL gives it `<prefix>/<user>/up/#` to write and `.../down/#` to read. Claims have a
+//! listener of their own, where many connections share one user and so choose their client ids. There a hostile holder
+//! of a certificate can end a device's connection by taking its client id, though neither hear nor speak for it (the
+//! ACL goes by user, and sessions are clean); Mosquitto has no rule per listener against that. So the claims' listener
+//! belongs where only installers and production lines reach it.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use certwave_crds::BrokerSpec;
+
+/// Where Mosquitto finds what the Broker object does not say.
+#[derive(Debug, Clone)]
+pub struct MosquittoOptions {
+    /// Address to listen on.
+    pub bind: IpAddr,
+    /// CAs that clients must chain to, PEM.
+    pub ca_file: PathBuf,
+    /// The server's certificate and intermediates, PEM.
+    pub cert_file: PathBuf,
+    /// The server's key, PEM.
+    pub key_file: PathBuf,
+    /// Where the ACL will lie.
+    pub acl_file: PathBuf,
+}
+
+/// Two files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MosquittoFiles {
+    /// `mosquitto.conf`.
+    pub config: String,
+    /// The ACL file that it names.
+    pub acl: String,
+}
+
+/// The configuration for Mosquitto 2.0 and later.
+///
+/// # Errors
+/// When a URL has no port, or the Broker has no `claimsUrl` on a port of its own.
+pub fn mosquitto(broker: &BrokerSpec, options: &MosquittoOptions) -> Result<MosquittoFiles, String> {
+    let devices = port(&broker.url)?;
+    let claims = broker.claims_url.as_deref().map(port).transpose()?;
+    if claims == Some(devices) {
+        return Err("spec.claimsUrl needs another port than spec.url: claims have a listener of their own".to_owned());
+    }
+    let mut config = String::from(
+        "# Generated from the Broker object: change that, not this.\n\
+         per_listener_settings false\n\
+         allow_anonymous false\n\
+         persistence false\n\
+         # One client, the controller, reads what all devices say.\n\
+         max_inflight_messages 1000\n\
+         max_queued_messages 100000\n\
+         message_size_limit 32768\n\
+         max_packet_size 34816\n",
+    );
+    let _ = writeln!(config, "acl_file {}", options.acl_file.display());
+    listener(&mut config, devices, options, "use_username_as_clientid true\n");
+    if let Some(claims) = claims {
+        listener(&mut config, claims, options, "");
+    }
+    let prefix = &broker.topic_prefix;
+    let acl = format!(
+        "# Generated from the Broker object: change that, not this.\n\
+         user ~controller\n\
+         topic read {prefix}/+/up/#\n\
+         topic write {prefix}/+/down/#\n\
+         \n\
+         # Everybody else speaks for themselves alone: %u is the certificate's common name.\n\
+         pattern write {prefix}/%u/up/#\n\
+         pattern read {prefix}/%u/down/#\n",
+    );
+    Ok(MosquittoFiles { config, acl })
+}
+
+fn listener(config: &mut String, port: u16, options: &MosquittoOptions, client_ids: &str) {
+    let _ = write!(
+        config,
+        "\nlistener {port} {bind}\ncafile {ca}\ncertfile {cert}\nkeyfile {key}\ntls_version tlsv1.2\n\
+         require_certificate true\nuse_identity_as_username true\n{client_ids}",
+        bind = options.bind,
+        ca = options.ca_file.display(),
+        cert = options.cert_file.display(),
+        key = options.key_file.display(),
+    );
+}
+
+fn port(url: &str) -> Result<u16, String> {
+    let port = url.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    port.ok_or_else(|| format!("{url} has no port"))
+}
