@@ -7,12 +7,15 @@
 pub mod algorithm;
 pub mod certificate;
 pub mod claim;
+pub mod config;
 pub mod device;
 pub mod disk;
 pub mod journal;
 pub mod machine;
 pub mod mqtt;
 pub mod recover;
+pub mod run;
 pub mod simulate;
 pub mod store;
+pub mod technician;
 pub mod trust;

@@ -15,7 +15,6 @@ use rustls_pki_types::CertificateSigningRequestDer;
 pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pem: String,
-    pub(crate) der: Vec<u8>,
 }
 
 pub(crate) struct Leaf {
@@ -40,7 +39,6 @@ impl Ca {
         let certificate = params.self_signed(&key).unwrap();
         Self {
             pem: certificate.pem(),
-            der: certificate.der().to_vec(),
             issuer: Issuer::new(params, key),
         }
     }

@@ -70,7 +70,7 @@ pub(crate) fn start(ca: &Arc<Ca>, broker: &Broker, trial_timeout: u32) -> (Devic
                     let claimed = Unverified::parse(&publish.payload).unwrap().claimed().clone();
                     let mut all = state.lock().unwrap();
                     let known = all.entry(claimed.device.clone()).or_default();
-                    for answer in answers(&ca, known, claimed, trial_timeout) {
+                    for answer in answers(&ca, known, &claimed, trial_timeout) {
                         let name = topic::down("certwave", &user, answer.body.kind());
                         let message = sign_down(&answer, &key, &x5c);
                         mqtt.try_publish(name, message, PublishOptions::at_least_once())
@@ -85,8 +85,8 @@ pub(crate) fn start(ca: &Arc<Ca>, broker: &Broker, trial_timeout: u32) -> (Devic
     (devices, task)
 }
 
-fn answers(ca: &Ca, known: &mut Known, asked: Payload, trial_timeout: u32) -> Vec<Payload> {
-    let mut certificate = |known: &mut Known, csr: &[u8]| {
+fn answers(ca: &Ca, known: &mut Known, asked: &Payload, trial_timeout: u32) -> Vec<Payload> {
+    let certificate = |known: &mut Known, csr: &[u8]| {
         let name = asked.device.as_str();
         let leaf = known
             .certificates

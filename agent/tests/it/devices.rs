@@ -117,3 +117,76 @@ async fn devices_enrol_and_rotate_and_those_with_faults_keep_a_credential_that_w
     simulator.stop().await;
     controller.abort();
 }
+
+/// An agent as a process, killed when it is dropped.
+struct Agent(std::process::Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn ask(config: &std::path::Path, command: &str) -> (bool, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_certwave-agent"))
+        .args([command, "--json", "--config"])
+        .arg(config)
+        .output()
+        .unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_agent_enrols_rotates_and_tells_the_technician() {
+    let ca = Arc::new(Ca::new("root"));
+    let Some(broker) = Broker::start(&ca) else { return };
+    let claim = bundle(&ca, &broker);
+    let (_known, controller) = controller::start(&ca, &broker, 10);
+    let dir = tempfile::tempdir().unwrap();
+    let (config, state) = (dir.path().join("agent.toml"), dir.path().join("state"));
+    let toml = format!("device_id = \"meter-1\"\nclaim = {claim:?}\nstate_dir = {state:?}\n");
+    std::fs::write(&config, toml).unwrap();
+    assert!(!ask(&config, "doctor").0, "a device that never ran is not healthy");
+
+    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_certwave-agent"));
+    let run = run
+        .arg("run")
+        .arg("--config")
+        .arg(&config)
+        .stderr(std::process::Stdio::null());
+    let mut agent = Agent(run.spawn().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(40);
+    loop {
+        let (_, json) = ask(&config, "status");
+        let status: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
+        if status["active"] == "B" && status["job"]["progress"] == "committed" && status["live"]["connected"] == true {
+            assert_eq!(status["slots"].as_array().unwrap().len(), 2, "{json}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "{json}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (healthy, found) = ask(&config, "doctor");
+    assert!(healthy, "{found}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&state.join("slot-a.key").metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+
+    // Journal lost, for whatever reason: the credentials are found again.
+    agent.0.kill().unwrap();
+    agent.0.wait().unwrap();
+    std::fs::write(state.join("journal.json"), b"{\"version\":1,").unwrap();
+    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_certwave-agent"));
+    let run = run
+        .arg("run")
+        .arg("--config")
+        .arg(&config)
+        .stderr(std::process::Stdio::null());
+    let _agent = Agent(run.spawn().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !ask(&config, "doctor").0 {
+        assert!(Instant::now() < deadline, "{}", ask(&config, "doctor").1);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    controller.abort();
+}
