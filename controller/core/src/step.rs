@@ -413,7 +413,9 @@ fn proves(job: &Job, device: &Device, hello: &Hello, signer: Signer, progress: O
             signer == Signer::Pending && matches!(progress, None | Some(Progress::Committed))
         }
         (JobKind::Rollback, Some(Subject::Certificate(to))) => {
-            signer == Signer::Previous && device.previous.as_ref().is_some_and(|p| p.fingerprint == to)
+            signer == Signer::Previous
+                && progress == Some(Progress::Committed)
+                && device.previous.as_ref().is_some_and(|p| p.fingerprint == to)
         }
         (JobKind::Trust(bundle), _) => hello.bundle == *bundle && progress == Some(Progress::Committed),
         (JobKind::Rollback, _) => false,
@@ -434,7 +436,7 @@ fn trial_signer(job: &Job, signer: Signer) -> bool {
 }
 
 fn on_offer(ctx: &Context<'_>, device: &Device) -> Decision {
-    if device.session.is_none() || !device.job.as_ref().is_some_and(|j| j.state == JobState::Queued) {
+    if device.session.is_none() || device.job.as_ref().is_none_or(|j| j.state != JobState::Queued) {
         return Decision::Same(None);
     }
     let mut next = device.clone();
@@ -457,7 +459,8 @@ fn on_status(
 ) -> Decision {
     use JobState::{Accepted, Committing, Issued, Lost, Queued, Sent, TimedOut};
     if step == Step::Committed {
-        if !trial_signer(job, signer) && !(job.state == JobState::Confirmed && signer == Signer::Current) {
+        let again = job.state == JobState::Confirmed && signer == Signer::Current;
+        if !again && !trial_signer(job, signer) {
             return wrong_key();
         }
         return match job.state {
@@ -484,7 +487,6 @@ fn on_status(
         }
         // Its slot was given back meanwhile: it is offered again when there is room.
         (Step::Accepted, Queued) => Decision::Refuse(Code::TryLater, "the job is queued again"),
-        (Step::Accepted, Accepted | Issued | Committing) => Decision::Same(None),
         (Step::Rejected, Queued | Sent | Accepted) => end(
             ctx,
             &heard(ctx, device, session),
@@ -506,7 +508,8 @@ fn on_status(
             code.unwrap_or(Code::TestFailed),
             detail,
         ),
-        (Step::Rejected, JobState::Rejected)
+        (Step::Accepted, Accepted | Issued | Committing)
+        | (Step::Rejected, JobState::Rejected)
         | (Step::Failed, JobState::Failed)
         | (Step::RolledBack, JobState::RolledBack) => Decision::Same(None),
         _ => Decision::Refuse(Code::OutOfOrder, "not possible in the job's present state"),

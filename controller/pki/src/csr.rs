@@ -101,7 +101,10 @@ impl Csr {
             return Err(CsrError::BadSignature);
         }
         let common_name = common_name(signed.body)?;
-        Ok(Self { public_key, common_name })
+        Ok(Self {
+            public_key,
+            common_name,
+        })
     }
 
     /// The common name that the request asks for, if any: only good for refusing a request meant for another device.

@@ -193,7 +193,8 @@ impl From<rcgen::Error> for IssueError {
 }
 
 impl CertificateAuthority {
-    /// Issues a leaf: SKI, AKI, critical KU and basicConstraints, one EKU, and with a publication CDP and AIA.
+    /// Issues a leaf: SKI, AKI, critical KU and basicConstraints, one EKU, and with a publication CDP and AIA
+    /// (the control certificate excepted).
     ///
     /// The serial number has 17 bytes with at least 128 random bits, never zero or negative, always of one width.
     pub fn issue(&self, request: &LeafRequest<'_>, now: i64) -> Result<Issued, IssueError> {
@@ -223,7 +224,13 @@ impl CertificateAuthority {
         params.extended_key_usages = vec![request.usage.rcgen()];
         params.key_identifier_method = request.public_key.key_id().rcgen();
         params.use_authority_key_identifier_extension = true;
-        if let Some(publication) = &self.publication {
+        // The control certificate travels in every message to a device and is looked at by devices alone, which fetch no
+        // CRLs: without both extensions every message stays below 5 KB.
+        if let Some(publication) = self
+            .publication
+            .as_ref()
+            .filter(|_| request.usage != LeafUsage::Control)
+        {
             params.crl_distribution_points = distribution_point(publication.crl_url(self.key_id(), &partition));
             params.custom_extensions = vec![
                 authority_information_access(publication, self.key_id())

@@ -26,20 +26,36 @@ pub(super) struct With {
 impl Engine {
     /// How this device's jobs run: as its Rotation says, else as its fleet says.
     pub(super) fn policy(&self, device: &Device) -> JobPolicy {
-        let rotation = device.job.as_ref().and_then(|j| j.rotation.as_ref()).and_then(|uid| self.registry.rotation(uid));
+        let rotation = device
+            .job
+            .as_ref()
+            .and_then(|j| j.rotation.as_ref())
+            .and_then(|uid| self.registry.rotation(uid));
         match rotation {
             Some(rotation) => rotation.job.clone(),
-            None => self.registry.fleet(&FleetKey::of(device)).map_or_else(JobPolicy::default, |f| f.policy.job.clone()),
+            None => self
+                .registry
+                .fleet(&FleetKey::of(device))
+                .map_or_else(JobPolicy::default, |f| f.policy.job.clone()),
         }
     }
 
     /// Lets something happen to a device that nobody sent: reads, decides, writes, speaks.
     pub(super) async fn happen(&self, identity: &Identity, event: Event) -> Result<(), LedgerError> {
         for _ in 0..TRIES {
-            let Some(device) = self.ledger.device(identity).await? else { return Ok(()) };
+            let Some(device) = self.ledger.device(identity).await? else {
+                return Ok(());
+            };
             let policy = self.policy(&device);
-            let ctx = Context { now: now(), epoch: self.epoch, policy: &policy };
-            match self.carry_out(&device, step::step(&ctx, &device, &event), With::default()).await {
+            let ctx = Context {
+                now: now(),
+                epoch: self.epoch,
+                policy: &policy,
+            };
+            match self
+                .carry_out(&device, step::step(&ctx, &device, &event), With::default())
+                .await
+            {
                 Err(LedgerError::Conflict) => {}
                 other => return other,
             }
@@ -108,7 +124,10 @@ impl Engine {
             return;
         }
         let code = job.code.map_or("none", |c| c.as_str());
-        self.metrics.jobs_ended.with_label_values(&[kind, state.as_str(), code]).inc();
+        self.metrics
+            .jobs_ended
+            .with_label_values(&[kind, state.as_str(), code])
+            .inc();
         if state.went_wrong() {
             let detail = job.detail.clone().unwrap_or_default();
             tracing::warn!(device = describe(&device.id), job = %job.id, state = state.as_str(), code, detail, "job ended");
@@ -125,9 +144,15 @@ impl Engine {
 
     /// Says one thing to the device, on the connection it was last heard on.
     pub(super) async fn send(&self, device: &Device, what: Send) {
-        let Some(speaker) = self.links.get(&device.id.broker) else { return };
-        let (Some(job), Some(session)) = (&device.job, device.session) else { return };
-        let Some(body) = self.body(device, job, what).await else { return };
+        let Some(speaker) = self.links.get(&device.id.broker) else {
+            return;
+        };
+        let (Some(job), Some(session)) = (&device.job, device.session) else {
+            return;
+        };
+        let Some(body) = self.body(device, job, what).await else {
+            return;
+        };
         let payload = Payload {
             v: VERSION,
             broker: device.id.broker.clone(),
@@ -149,14 +174,21 @@ impl Engine {
                 let fleet = self.registry.fleet(&FleetKey::of(device))?;
                 let policy = self.policy(device);
                 let task = match &job.kind {
-                    JobKind::Rotate | JobKind::Enrol => Task::Rotate { algorithms: fleet.algorithms.clone() },
-                    JobKind::Rollback => Task::Rollback { to: device.previous.as_ref()?.fingerprint },
+                    JobKind::Rotate | JobKind::Enrol => Task::Rotate {
+                        algorithms: fleet.algorithms.clone(),
+                    },
+                    JobKind::Rollback => Task::Rollback {
+                        to: device.previous.as_ref()?.fingerprint,
+                    },
                     JobKind::Trust(bundle) => {
                         // Another bundle has been decided meanwhile: this job must not hand that out under the old hash.
                         if fleet.bundle != *bundle {
                             return None;
                         }
-                        Task::Trust { anchors: fleet.anchors.clone(), bundle: *bundle }
+                        Task::Trust {
+                            anchors: fleet.anchors.clone(),
+                            bundle: *bundle,
+                        }
                     }
                 };
                 Some(Body::Job(message::Job {
@@ -197,7 +229,10 @@ pub(super) fn seconds(millis: i64) -> u32 {
 /// The job, where its state differs from before.
 fn state_change<'d>(before: &Device, after: &'d Device) -> Option<&'d Job> {
     let job = after.job.as_ref()?;
-    let same = before.job.as_ref().is_some_and(|b| b.id == job.id && b.state == job.state);
+    let same = before
+        .job
+        .as_ref()
+        .is_some_and(|b| b.id == job.id && b.state == job.state);
     (!same).then_some(job)
 }
 

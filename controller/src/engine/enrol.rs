@@ -21,8 +21,14 @@ const TRIES: usize = 8;
 
 impl Engine {
     /// Answers one `enrol`, and lets people see a refusal.
-    pub(super) async fn enrol(&self, speaker: &Speaker, claim: &ClaimName, bytes: &[u8]) -> Result<(), Refusal> {
-        let outcome = self.try_enrol(speaker, claim, bytes).await;
+    pub(super) async fn enrol(
+        &self,
+        speaker: &Speaker,
+        claim: &ClaimName,
+        bytes: &[u8],
+        verified: &mut Option<Payload>,
+    ) -> Result<(), Refusal> {
+        let outcome = self.try_enrol(speaker, claim, bytes, verified).await;
         let label = match &outcome {
             Ok(label) => label,
             Err((code, _)) => code.as_str(),
@@ -31,16 +37,32 @@ impl Engine {
         outcome.map(|_| ())
     }
 
-    async fn try_enrol(&self, speaker: &Speaker, name: &ClaimName, bytes: &[u8]) -> Result<&'static str, Refusal> {
+    async fn try_enrol(
+        &self,
+        speaker: &Speaker,
+        name: &ClaimName,
+        bytes: &[u8],
+        verified: &mut Option<Payload>,
+    ) -> Result<&'static str, Refusal> {
         let envelope = Unverified::parse(bytes).map_err(|e| (e.code(), e.to_string()))?;
         addressed(speaker, Type::Enrol, envelope.claimed())?;
         let broker = &speaker.entry.id;
         let claim = self.ledger.claim(broker, name).await.map_err(|e| self.out(&e))?;
-        let Some(claim) = claim else { return Err((Code::ClaimRefused, "no such claim".to_owned())) };
+        let Some(claim) = claim else {
+            return Err((Code::ClaimRefused, "no such claim".to_owned()));
+        };
         let key = VerifyingKey::from_spki(&claim.record.public_key).map_err(|e| (Code::WrongKey, e.to_string()))?;
-        let payload = envelope.verify(&key).map_err(|e| (e.code(), e.to_string()))?;
+        let payload = &*verified.insert(envelope.verify(&key).map_err(|e| (e.code(), e.to_string()))?);
         let fleet = claim.record.fleet.clone();
-        let device = self.declared(Identity { broker: broker.clone(), device: payload.device.clone() }, &fleet).await?;
+        let device = self
+            .declared(
+                Identity {
+                    broker: broker.clone(),
+                    device: payload.device.clone(),
+                },
+                &fleet,
+            )
+            .await?;
         let seen = |(code, detail): Refusal| {
             self.notify(Notice::EnrolmentRefused {
                 object: device.as_ref().map(|d| d.object.clone()),
@@ -52,21 +74,43 @@ impl Engine {
             (code, detail)
         };
         if claim.record.suspended || claim.record.not_after <= now() {
-            return Err(seen((Code::ClaimRefused, "the claim is suspended or past its end".to_owned())));
+            return Err(seen((
+                Code::ClaimRefused,
+                "the claim is suspended or past its end".to_owned(),
+            )));
         }
-        if claim.record.device.as_ref().is_some_and(|bound| *bound != payload.device) {
-            return Err(seen((Code::ClaimRefused, "the claim is bound to another device".to_owned())));
+        if claim
+            .record
+            .device
+            .as_ref()
+            .is_some_and(|bound| *bound != payload.device)
+        {
+            return Err(seen((
+                Code::ClaimRefused,
+                "the claim is bound to another device".to_owned(),
+            )));
         }
         let Some(device) = device.as_ref() else {
-            return Err(seen((Code::NotDeclared, "no such device is declared in the claim's fleet".to_owned())));
+            return Err(seen((
+                Code::NotDeclared,
+                "no such device is declared in the claim's fleet".to_owned(),
+            )));
         };
-        self.exchange(speaker, name, device.clone(), &payload).await.map_err(seen)
+        self.exchange(speaker, name, device.clone(), payload)
+            .await
+            .map_err(seen)
     }
 
     /// The device, if it is declared in this fleet at present.
     async fn declared(&self, identity: Identity, fleet: &FleetKey) -> Result<Option<Device>, Refusal> {
-        let Some(device) = self.read(&identity).await? else { return Ok(None) };
-        let declared = self.ledger.device_by_object(&device.object).await.map_err(|e| self.out(&e))?;
+        let Some(device) = self.read(&identity).await? else {
+            return Ok(None);
+        };
+        let declared = self
+            .ledger
+            .device_by_object(&device.object)
+            .await
+            .map_err(|e| self.out(&e))?;
         Ok(declared.filter(|d| d.id == identity && FleetKey::of(d) == *fleet))
     }
 
@@ -84,7 +128,10 @@ impl Engine {
         for _ in 0..TRIES {
             match step::enrolment(&device, key) {
                 Enrolment::Refused(code) => {
-                    return Err((code, "the device is enrolled; a reenrol permit opens enrolment again".to_owned()));
+                    return Err((
+                        code,
+                        "the device is enrolled; a reenrol permit opens enrolment again".to_owned(),
+                    ));
                 }
                 Enrolment::Again => {
                     self.hand_out(speaker, claim, &device, payload).await?;
@@ -95,7 +142,11 @@ impl Engine {
             let (id, nonce) = (uuid::Uuid::now_v7(), Nonce(rand::random()));
             let (credential, record) = self.issue_for(&device, &enrol.csr.0, Some(id)).await?;
             let policy = self.policy(&device);
-            let ctx = Context { now: now(), epoch: self.epoch, policy: &policy };
+            let ctx = Context {
+                now: now(),
+                epoch: self.epoch,
+                policy: &policy,
+            };
             let next = step::enrolled(&ctx, &device, id, nonce, claim.clone(), credential);
             let claim_use = ClaimUse {
                 broker: device.id.broker.clone(),
@@ -104,7 +155,10 @@ impl Engine {
                 job: id,
                 at: ctx.now,
             };
-            let with = With { certificate: Some(record), claim_use: Some(claim_use) };
+            let with = With {
+                certificate: Some(record),
+                claim_use: Some(claim_use),
+            };
             match self.write(&device, next.clone(), with).await {
                 Ok(()) => {
                     self.hand_out(speaker, claim, &next, payload).await?;

@@ -6,7 +6,7 @@ use certwave_ledger::LedgerError;
 use certwave_pki::Csr;
 use certwave_protocol::VERSION;
 use certwave_protocol::code::Code;
-use certwave_protocol::envelope::Unverified;
+use certwave_protocol::envelope::{self, Unverified};
 use certwave_protocol::ids::{DeviceId, Fingerprint};
 use certwave_protocol::jws::VerifyingKey;
 use certwave_protocol::message::{Body, Online, Payload, Rejected, Type};
@@ -27,16 +27,23 @@ pub(super) type Refusal = (Code, String);
 impl Engine {
     /// Takes in one message; answers its outcome as a metric label.
     pub(super) async fn hear(&self, speaker: &Speaker, user: &User, kind: Type, bytes: &[u8]) -> &'static str {
+        // Known once a signature has verified: nothing else may be repeated under the control key's signature.
+        let mut verified = None;
         let refusal = match (user, kind) {
             (User::Device(device), Type::Online) => {
-                let Ok(message) = serde_json::from_slice::<Online>(bytes) else { return Code::Malformed.as_str() };
-                let identity = Identity { broker: speaker.entry.id.clone(), device: device.clone() };
+                let Ok(message) = serde_json::from_slice::<Online>(bytes) else {
+                    return Code::Malformed.as_str();
+                };
+                let identity = Identity {
+                    broker: speaker.entry.id.clone(),
+                    device: device.clone(),
+                };
                 self.presence.heard(identity, &message);
                 return "ok";
             }
-            (User::Claim(claim), Type::Enrol) => self.enrol(speaker, claim, bytes).await,
+            (User::Claim(claim), Type::Enrol) => self.enrol(speaker, claim, bytes, &mut verified).await,
             (User::Device(device), Type::Hello | Type::Csr | Type::Tested | Type::Status) => {
-                self.device_says(speaker, device, kind, bytes).await
+                self.device_says(speaker, device, kind, bytes, &mut verified).await
             }
             _ => Err((Code::UnknownType, "not a message that this user may send".to_owned())),
         };
@@ -44,32 +51,49 @@ impl Engine {
             Ok(()) => "ok",
             Err((code, message)) => {
                 tracing::debug!(user = user.name(), %kind, %code, message, "refused a message");
-                self.reject(speaker, user, kind, bytes, code, &message).await;
+                self.reject(speaker, user, kind, bytes, verified.as_ref(), (code, &message))
+                    .await;
                 code.as_str()
             }
         }
     }
 
-    async fn device_says(&self, speaker: &Speaker, id: &DeviceId, kind: Type, bytes: &[u8]) -> Result<(), Refusal> {
+    async fn device_says(
+        &self,
+        speaker: &Speaker,
+        id: &DeviceId,
+        kind: Type,
+        bytes: &[u8],
+        verified: &mut Option<Payload>,
+    ) -> Result<(), Refusal> {
         let envelope = Unverified::parse(bytes).map_err(|e| (e.code(), e.to_string()))?;
         let claimed = envelope.claimed();
         addressed(speaker, kind, claimed)?;
         if claimed.device != *id {
-            return Err((Code::WrongDevice, "the message names another device than its topic".to_owned()));
+            return Err((
+                Code::WrongDevice,
+                "the message names another device than its topic".to_owned(),
+            ));
         }
-        let identity = Identity { broker: speaker.entry.id.clone(), device: id.clone() };
+        let identity = Identity {
+            broker: speaker.entry.id.clone(),
+            device: id.clone(),
+        };
         let Some(device) = self.read(&identity).await? else {
             return Err((Code::NotDeclared, "no such device".to_owned()));
         };
         let (signer, key) = self.signer(&device, envelope.signer())?;
-        let payload = envelope.verify(&key).map_err(|e| (e.code(), e.to_string()))?;
+        let payload = verified.insert(envelope.verify(&key).map_err(|e| (e.code(), e.to_string()))?);
         if let Body::Hello(hello) = &payload.body {
             let skew = hello.clock.saturating_sub(now() / 1000);
             if skew.abs() > CLOCK_SKEW && device.session != Some(payload.session) {
-                self.notify(Notice::ClockSkew { object: device.object.clone(), seconds: skew });
+                self.notify(Notice::ClockSkew {
+                    object: device.object.clone(),
+                    seconds: skew,
+                });
             }
         }
-        self.decide(&identity, device, signer, &payload).await
+        self.decide(&identity, device, signer, payload).await
     }
 
     /// Which of the device's recorded keys this is; a certificate that has ended signs nothing any more.
@@ -83,10 +107,16 @@ impl Engine {
             .into_iter()
             .find_map(|(role, c)| c.as_ref().filter(|c| Some(c.fingerprint) == named).map(|c| (role, c)));
         let Some((role, credential)) = found else {
-            return Err((Code::WrongKey, "not a key that the ledger records for this device".to_owned()));
+            return Err((
+                Code::WrongKey,
+                "not a key that the ledger records for this device".to_owned(),
+            ));
         };
         if credential.not_after.saturating_mul(1000) <= now() {
-            return Err((Code::WrongKey, "the certificate that signed this has expired".to_owned()));
+            return Err((
+                Code::WrongKey,
+                "the certificate that signed this has expired".to_owned(),
+            ));
         }
         let key = VerifyingKey::from_spki(&credential.public_key).map_err(|e| (Code::WrongKey, e.to_string()))?;
         Ok((role, key))
@@ -104,7 +134,11 @@ impl Engine {
         let mut device = first;
         for _ in 0..TRIES {
             let policy = self.policy(&device);
-            let ctx = Context { now: now(), epoch: self.epoch, policy: &policy };
+            let ctx = Context {
+                now: now(),
+                epoch: self.epoch,
+                policy: &policy,
+            };
             let mut with = With::default();
             let mut decision = step::step(&ctx, &device, &event);
             if let (Decision::Issue, Body::Csr(csr)) = (&decision, &payload.body) {
@@ -127,7 +161,8 @@ impl Engine {
                 }
                 Err(LedgerError::Conflict) => {}
                 Err(LedgerError::KeyReused) => {
-                    let refused = self.refused_request(signer, payload, Code::KeyReused, "the key has been used before");
+                    let refused =
+                        self.refused_request(signer, payload, Code::KeyReused, "the key has been used before");
                     return self.fail_request(identity, refused).await;
                 }
                 Err(error) => return Err(self.out(&error)),
@@ -143,12 +178,25 @@ impl Engine {
     fn event(&self, device: &Device, signer: Signer, payload: &Payload) -> Result<Event, Refusal> {
         let session = payload.session;
         let mark = || match payload.job {
-            Some(id) => Ok(JobMark { id, nonce: payload.nonce, epoch: payload.epoch }),
+            Some(id) => Ok(JobMark {
+                id,
+                nonce: payload.nonce,
+                epoch: payload.epoch,
+            }),
             None => Err((Code::UnknownJob, "the message belongs to no job".to_owned())),
         };
         Ok(match &payload.body {
-            Body::Hello(hello) => Event::Hello { hello: hello.clone(), signer, session },
-            Body::Tested(tested) => Event::Tested { mark: mark()?, signer, session, subject: tested.subject },
+            Body::Hello(hello) => Event::Hello {
+                hello: hello.clone(),
+                signer,
+                session,
+            },
+            Body::Tested(tested) => Event::Tested {
+                mark: mark()?,
+                signer,
+                session,
+                subject: tested.subject,
+            },
             Body::Status(status) => Event::Status {
                 mark: mark()?,
                 signer,
@@ -164,8 +212,18 @@ impl Engine {
             Body::Csr(csr) => {
                 let mark = mark()?;
                 match self.check_request(device, &csr.csr.0) {
-                    Ok(key) => Event::Csr { mark, signer, session, key },
-                    Err((code, detail)) => Event::CsrRefused { mark, signer, code, detail },
+                    Ok(key) => Event::Csr {
+                        mark,
+                        signer,
+                        session,
+                        key,
+                    },
+                    Err((code, detail)) => Event::CsrRefused {
+                        mark,
+                        signer,
+                        code,
+                        detail,
+                    },
                 }
             }
             _ => return Err((Code::UnknownType, "not a device's message".to_owned())),
@@ -173,8 +231,17 @@ impl Engine {
     }
 
     fn refused_request(&self, signer: Signer, payload: &Payload, code: Code, detail: &str) -> Option<Event> {
-        let mark = JobMark { id: payload.job?, nonce: payload.nonce, epoch: payload.epoch };
-        Some(Event::CsrRefused { mark, signer, code, detail: detail.to_owned() })
+        let mark = JobMark {
+            id: payload.job?,
+            nonce: payload.nonce,
+            epoch: payload.epoch,
+        };
+        Some(Event::CsrRefused {
+            mark,
+            signer,
+            code,
+            detail: detail.to_owned(),
+        })
     }
 
     /// Ends the job whose request turned out to be unacceptable while it was being recorded.
@@ -182,7 +249,10 @@ impl Engine {
         if let Some(event) = event {
             self.happen(identity, event).await.map_err(|e| self.out(&e))?;
         }
-        Err((Code::KeyReused, "the key has been used before; make a fresh one for each request".to_owned()))
+        Err((
+            Code::KeyReused,
+            "the key has been used before; make a fresh one for each request".to_owned(),
+        ))
     }
 
     /// SHA-256 of the request's key, if the request is sound for this device.
@@ -190,9 +260,10 @@ impl Engine {
         let fleet = self.fleet(device)?;
         let csr = Csr::parse(der, &fleet.csr).map_err(|e| (code_of(e.code()), e.to_string()))?;
         match csr.common_name() {
-            Some(name) if name != device.id.device.as_str() => {
-                Err((Code::CsrSubject, format!("the request names another device, {name:.56}")))
-            }
+            Some(name) if name != device.id.device.as_str() => Err((
+                Code::CsrSubject,
+                format!("the request names another device, {name:.56}"),
+            )),
             _ => Ok(Fingerprint(*csr.spki_sha256())),
         }
     }
@@ -207,41 +278,66 @@ impl Engine {
         (Code::TryLater, "the controller cannot answer now".to_owned())
     }
 
-    async fn reject(&self, speaker: &Speaker, user: &User, of: Type, bytes: &[u8], code: Code, message: &str) {
-        // Without a readable payload there is no session to answer on.
-        let Ok(envelope) = Unverified::parse(bytes) else { return };
-        let claimed = envelope.claimed();
-        if claimed.broker != speaker.entry.id {
+    /// Says why a message was refused. What an unverified message claims is not repeated, its session excepted: that
+    /// alone tells the device which of its connections is answered.
+    async fn reject(
+        &self,
+        speaker: &Speaker,
+        user: &User,
+        of: Type,
+        bytes: &[u8],
+        verified: Option<&Payload>,
+        (code, message): (Code, &str),
+    ) {
+        let Some(session) = verified.map(|p| p.session).or_else(|| envelope::claimed_session(bytes)) else {
             return;
-        }
-        let device = match user {
-            User::Device(id) => id.clone(),
-            User::Claim(_) => claimed.device.clone(),
         };
-        let identity = Identity { broker: speaker.entry.id.clone(), device: device.clone() };
-        let job_state = match (claimed.job, user) {
-            (Some(id), User::Device(_)) => self.ledger.device(&identity).await.ok().flatten().and_then(|d| d.job).filter(|j| j.id == id),
+        let device = match (user, verified) {
+            (User::Device(id), _) => id.clone(),
+            (User::Claim(_), Some(payload)) => payload.device.clone(),
+            // Many devices may share the claim; none is known to have said this.
+            (User::Claim(_), None) => return,
+        };
+        let job = verified.and_then(|p| p.job);
+        let job_state = match (job, user) {
+            (Some(id), User::Device(_)) => {
+                let identity = Identity {
+                    broker: speaker.entry.id.clone(),
+                    device: device.clone(),
+                };
+                let known = self.ledger.device(&identity).await.ok().flatten().and_then(|d| d.job);
+                known.filter(|j| j.id == id).map(|j| j.state.as_str().to_owned())
+            }
             _ => None,
         };
-        let message: String = message.chars().take(256).collect();
+        let message = message.chars().take(256).collect();
         speaker.say(
             user,
             &Payload {
                 v: VERSION,
                 broker: speaker.entry.id.clone(),
                 device,
-                session: claimed.session,
-                job: claimed.job,
-                nonce: claimed.nonce,
+                session,
+                job,
+                nonce: verified.and_then(|p| p.nonce),
                 epoch: Some(self.epoch),
-                body: Body::Rejected(Rejected { of, code, message, job_state: job_state.map(|j| j.state.as_str().to_owned()) }),
+                body: Body::Rejected(Rejected {
+                    of,
+                    code,
+                    message,
+                    job_state,
+                }),
             },
         );
     }
 
     /// A queued job is offered as soon as there is room, now that the device has been heard.
     fn offer_when_room(&self, identity: &Identity, device: &Device) {
-        if device.job.as_ref().is_some_and(|j| j.state == certwave_core::model::JobState::Queued) {
+        if device
+            .job
+            .as_ref()
+            .is_some_and(|j| j.state == certwave_core::model::JobState::Queued)
+        {
             self.ready.push(identity.clone());
             self.registry.nudge();
         } else if device.job.is_none() {

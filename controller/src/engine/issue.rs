@@ -23,19 +23,31 @@ impl Engine {
 
     /// The CA that issues for this device now: the Rotation's where it moves the fleet, else the fleet's.
     fn issuer(&self, device: &Device, fleet: &FleetEntry) -> IssuerEntry {
-        let rotation = device.job.as_ref().and_then(|j| j.rotation.as_ref()).and_then(|uid| self.registry.rotation(uid));
-        rotation.and_then(|r| r.issuer.clone()).unwrap_or_else(|| fleet.issuer.clone())
+        let rotation = device
+            .job
+            .as_ref()
+            .and_then(|j| j.rotation.as_ref())
+            .and_then(|uid| self.registry.rotation(uid));
+        rotation
+            .and_then(|r| r.issuer.clone())
+            .unwrap_or_else(|| fleet.issuer.clone())
     }
 
     /// The CA with this key id, among those that may have issued for this device.
     pub(super) fn issuer_by_key_id(&self, device: &Device, key_id: &str) -> Option<IssuerEntry> {
         let own = self.registry.fleet(&FleetKey::of(device)).map(|f| f.issuer.clone());
         let moves = self.registry.rotations().into_iter().filter_map(|r| r.issuer.clone());
-        own.into_iter().chain(moves).find(|i| i.ca.key_id().to_string() == key_id)
+        own.into_iter()
+            .chain(moves)
+            .find(|i| i.ca.key_id().to_string() == key_id)
     }
 
     /// Issues for a request that [`Engine::check_request`] has found sound; publishes the partition's first CRL before.
-    pub(super) async fn issue(&self, device: &Device, request: &[u8]) -> Result<(Credential, CertificateRecord), Refusal> {
+    pub(super) async fn issue(
+        &self,
+        device: &Device,
+        request: &[u8],
+    ) -> Result<(Credential, CertificateRecord), Refusal> {
         let job = device.job.as_ref().map(|j| j.id);
         self.issue_for(device, request, job).await
     }
@@ -77,7 +89,9 @@ impl Engine {
                 at / 1000,
             )
             .map_err(|e| ours(&e))?;
-        ensure_crl(&*self.ledger, self.epoch, &issuer, &issued.partition, at / 1000).await.map_err(|e| ours(&e))?;
+        ensure_crl(&*self.ledger, self.epoch, &issuer, &issued.partition, at / 1000)
+            .await
+            .map_err(|e| ours(&e))?;
         self.metrics.certificates_issued.with_label_values(&["device"]).inc();
         let record = CertificateRecord {
             fingerprint: Fingerprint::of(&issued.der),

@@ -41,7 +41,11 @@ pub(super) struct Speaker {
 impl Links {
     /// The connection to `broker`, if there is one.
     pub(super) fn get(&self, broker: &BrokerId) -> Option<Speaker> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(broker).cloned()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(broker)
+            .cloned()
     }
 
     fn set(&self, broker: &BrokerId, speaker: Option<Speaker>) {
@@ -58,7 +62,10 @@ impl Speaker {
     pub(super) fn say(&self, to: &User, payload: &Payload) {
         let message = envelope::sign_down(payload, &self.entry.control_key, &self.entry.control_chain);
         let topic = topic::down(&self.entry.prefix, to, payload.body.kind());
-        if let Err(error) = self.client.try_publish(topic, message, PublishOptions::new(QoS::AtLeastOnce)) {
+        if let Err(error) = self
+            .client
+            .try_publish(topic, message, PublishOptions::new(QoS::AtLeastOnce))
+        {
             tracing::warn!(broker = %self.entry.id, %error, "a message was not handed over");
         }
     }
@@ -107,9 +114,19 @@ async fn keep(engine: Arc<Engine>, entry: Arc<BrokerEntry>) {
         let began = Instant::now();
         let error = once(&engine, &entry).await;
         engine.links.set(&entry.id, None);
-        engine.metrics.broker_connected.with_label_values(&[entry.id.as_str()]).set(0);
+        engine
+            .metrics
+            .broker_connected
+            .with_label_values(&[entry.id.as_str()])
+            .set(0);
         tracing::warn!(broker = %entry.id, %error, "not connected");
-        engine.registry.set_link(entry.id.clone(), Link { connected: false, error: Some(error) });
+        engine.registry.set_link(
+            entry.id.clone(),
+            Link {
+                connected: false,
+                error: Some(error),
+            },
+        );
         if began.elapsed() > LAST_PAUSE {
             pause = FIRST_PAUSE;
         }
@@ -131,7 +148,10 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>) -> String {
     options.set_clean_session(true);
     options.set_inflight(1000);
     let (client, mut events) = AsyncClient::builder(options).unbounded().build();
-    let speaker = Speaker { entry: Arc::clone(entry), client: client.clone() };
+    let speaker = Speaker {
+        entry: Arc::clone(entry),
+        client: client.clone(),
+    };
     let lanes = lanes(engine, &speaker);
     let filter = topic::up_filter(&entry.prefix);
     loop {
@@ -142,25 +162,50 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>) -> String {
                 }
             }
             Ok(Event::Incoming(Incoming::SubAck(ack))) => {
-                if ack.return_codes.iter().any(|c| matches!(c, rumqttc::SubscribeReasonCode::Failure)) {
+                if ack
+                    .return_codes
+                    .iter()
+                    .any(|c| matches!(c, rumqttc::SubscribeReasonCode::Failure))
+                {
                     return format!("the broker refuses the subscription to {filter}; check its ACL");
                 }
                 engine.links.set(&entry.id, Some(speaker.clone()));
-                engine.metrics.broker_connected.with_label_values(&[entry.id.as_str()]).set(1);
-                engine.registry.set_link(entry.id.clone(), Link { connected: true, error: None });
+                engine
+                    .metrics
+                    .broker_connected
+                    .with_label_values(&[entry.id.as_str()])
+                    .set(1);
+                engine.registry.set_link(
+                    entry.id.clone(),
+                    Link {
+                        connected: true,
+                        error: None,
+                    },
+                );
                 engine.registry.nudge();
                 tracing::info!(broker = %entry.id, host = %entry.host, port = entry.port, "connected");
             }
             Ok(Event::Incoming(Incoming::Publish(message))) => {
-                let Ok(topic) = std::str::from_utf8(&message.topic) else { continue };
+                let Ok(topic) = std::str::from_utf8(&message.topic) else {
+                    continue;
+                };
                 let Some((user, kind)) = topic::parse_up(&entry.prefix, topic) else {
-                    engine.metrics.messages.with_label_values(&["none", "unknown-type"]).inc();
+                    engine
+                        .metrics
+                        .messages
+                        .with_label_values(&["none", "unknown-type"])
+                        .inc();
                     continue;
                 };
                 let mut hasher = DefaultHasher::new();
                 user.hash(&mut hasher);
                 let lane = usize::try_from(hasher.finish() % LANES as u64).unwrap_or(0);
-                let heard = Heard { user, kind, bytes: message.payload.to_vec(), at: Instant::now() };
+                let heard = Heard {
+                    user,
+                    kind,
+                    bytes: message.payload.to_vec(),
+                    at: Instant::now(),
+                };
                 if lanes[lane].send(heard).await.is_err() {
                     return "a lane ended".to_owned();
                 }
@@ -180,7 +225,11 @@ fn lanes(engine: &Arc<Engine>, speaker: &Speaker) -> Vec<mpsc::Sender<Heard>> {
                 while let Some(heard) = rx.recv().await {
                     let kind = heard.kind;
                     let outcome = engine.hear(&speaker, &heard.user, kind, &heard.bytes).await;
-                    engine.metrics.messages.with_label_values(&[kind.as_str(), outcome]).inc();
+                    engine
+                        .metrics
+                        .messages
+                        .with_label_values(&[kind.as_str(), outcome])
+                        .inc();
                     engine.metrics.message_seconds.observe(heard.at.elapsed().as_secs_f64());
                 }
             });

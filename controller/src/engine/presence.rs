@@ -24,6 +24,9 @@ impl Presence {
 
     /// True while the device is said to be connected.
     pub(super) fn online(&self, identity: &Identity) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains_key(identity)
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(identity)
     }
 }

@@ -31,11 +31,18 @@ pub(super) struct Ready(Mutex<VecDeque<Identity>>);
 
 impl Ready {
     pub(super) fn push(&self, identity: Identity) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(identity);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(identity);
     }
 
     fn take(&self) -> Vec<Identity> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+            .collect()
     }
 }
 
@@ -65,8 +72,15 @@ impl Engine {
         if self.links.get(&fleet.broker).is_none() {
             return Ok(());
         }
-        let rotation = self.registry.rotations().into_iter().filter(|r| r.fleet == fleet.key).min_by(|a, b| a.uid.cmp(&b.uid));
-        let limit = rotation.as_ref().map_or(fleet.policy.max_in_flight, |r| r.max_in_flight);
+        let rotation = self
+            .registry
+            .rotations()
+            .into_iter()
+            .filter(|r| r.fleet == fleet.key)
+            .min_by(|a, b| a.uid.cmp(&b.uid));
+        let limit = rotation
+            .as_ref()
+            .map_or(fleet.policy.max_in_flight, |r| r.max_in_flight);
         let mut room = limit.saturating_sub(self.ledger.in_flight(&fleet.key).await?);
         let paused = rotation.as_ref().is_some_and(|r| r.control == RotationControl::Paused);
 
@@ -75,9 +89,13 @@ impl Engine {
         let mut rest = Vec::new();
         for identity in ready.drain(..) {
             match self.ledger.device(&identity).await? {
-                Some(d) if d.fleet != fleet.key.name || d.object.namespace != fleet.key.namespace => rest.push(identity),
+                Some(d) if d.fleet != fleet.key.name || d.object.namespace != fleet.key.namespace => {
+                    rest.push(identity)
+                }
                 Some(d) if d.job.as_ref().is_some_and(|j| j.state == JobState::Queued) => {
-                    if paused || room == 0 { rest.push(identity) } else {
+                    if paused || room == 0 {
+                        rest.push(identity)
+                    } else {
                         room -= 1;
                         offers.push(identity);
                     }
@@ -151,8 +169,12 @@ impl Engine {
     }
 
     async fn start_one(&self, id: &Identity, target: &Target<'_>, rotation: Option<&str>) -> Result<(), LedgerError> {
-        let Some(device) = self.ledger.device(id).await? else { return Ok(()) };
-        let Some(kind) = due::next_job(now(), &device, target) else { return Ok(()) };
+        let Some(device) = self.ledger.device(id).await? else {
+            return Ok(());
+        };
+        let Some(kind) = due::next_job(now(), &device, target) else {
+            return Ok(());
+        };
         let new = NewJob {
             id: uuid::Uuid::now_v7(),
             nonce: Nonce(rand::random()),
@@ -160,15 +182,27 @@ impl Engine {
             rotation: rotation.map(str::to_owned),
         };
         let policy = self.policy(&device);
-        let ctx = Context { now: now(), epoch: self.epoch, policy: &policy };
-        let Decision::Change { device: queued, .. } = step::start(&ctx, &device, new) else { return Ok(()) };
+        let ctx = Context {
+            now: now(),
+            epoch: self.epoch,
+            policy: &policy,
+        };
+        let Decision::Change { device: queued, .. } = step::start(&ctx, &device, new) else {
+            return Ok(());
+        };
         // Online and room: queued and sent in one transaction.
         let decision = match self.presence.online(id) {
             true => match step::step(&ctx, &queued, &Event::Offer) {
-                Decision::Same(_) => Decision::Change { device: queued, send: None },
+                Decision::Same(_) => Decision::Change {
+                    device: queued,
+                    send: None,
+                },
                 offered => offered,
             },
-            false => Decision::Change { device: queued, send: None },
+            false => Decision::Change {
+                device: queued,
+                send: None,
+            },
         };
         self.carry_out(&device, decision, With::default()).await
     }
