@@ -1,223 +1,106 @@
 //! `certwave broker-config`: a broker's configuration and access rules, from its `Broker` object.
 
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, bail, ensure};
-use certwave_crds::{Adapter, Broker, BrokerSpec};
+use certwave_crds::{Adapter, Broker};
 use kube::Api;
 use serde::Deserialize as _;
 
-use crate::reconcile::broker_address;
+use super::{CommandError, MosquittoOptions, client, mosquitto};
 
-/// Largest MQTT packet that passes, bytes: the largest message of the protocol, with its topic.
-const MAX_PACKET: usize = certwave_protocol::MAX_MESSAGE + 1024;
-/// Largest payload, bytes.
-const MAX_PAYLOAD: usize = certwave_protocol::MAX_MESSAGE;
-
-/// Where the files are, as the broker sees them, and where it listens.
-#[derive(Debug, Clone, clap::Args)]
-pub struct MosquittoOptions {
-    /// Address to listen on; every one where left out.
+/// Print a broker's configuration and write its ACL.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("object").required(true).args(["broker_file", "broker"]))]
+pub struct Arguments {
+    /// File with the Broker object, YAML or JSON; `-` reads the standard input.
     #[arg(long)]
-    pub listener_address: Option<String>,
-    /// Certificates of the CAs that devices and the controller chain to, PEM.
+    broker_file: Option<PathBuf>,
+    /// Name of the Broker object in the cluster.
     #[arg(long)]
-    pub cafile: PathBuf,
+    broker: Option<String>,
+    /// Its namespace.
+    #[arg(long, short, default_value = "default")]
+    namespace: String,
+    /// Kubeconfig.
+    #[arg(long, env = "KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// Address to listen on.
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    bind: IpAddr,
+    /// CAs that devices and the controller chain to, PEM.
+    #[arg(long)]
+    ca_file: PathBuf,
     /// The broker's certificate with its chain, PEM.
     #[arg(long)]
-    pub certfile: PathBuf,
+    cert_file: PathBuf,
     /// The broker's key, PEM.
     #[arg(long)]
-    pub keyfile: PathBuf,
-    /// The access rules that are written.
+    key_file: PathBuf,
+    /// Where the ACL is written, and where the broker finds it.
     #[arg(long)]
-    pub acl_file: PathBuf,
-    /// The access rules of the claims' listener; `<acl-file>.claims` where left out.
+    acl_file: PathBuf,
+    /// Where the configuration goes; printed where left out.
     #[arg(long)]
-    pub claims_acl_file: Option<PathBuf>,
-}
-
-impl MosquittoOptions {
-    /// The access rules of the claims' listener.
-    pub fn claims_acl(&self) -> PathBuf {
-        self.claims_acl_file.clone().unwrap_or_else(|| {
-            let mut path = self.acl_file.clone().into_os_string();
-            path.push(".claims");
-            path.into()
-        })
-    }
-}
-
-/// What `broker-config` writes for Mosquitto.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MosquittoFiles {
-    /// `mosquitto.conf`.
-    pub conf: String,
-    /// Access rules of the devices' listener.
-    pub acl: String,
-    /// Access rules of the claims' listener.
-    pub claims_acl: String,
-}
-
-/// Why there is no configuration.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// A URL without a usable port.
-    #[error("{field} {url:?} is not mqtts://host:port")]
-    Url {
-        /// Which one.
-        field: &'static str,
-        /// The URL.
-        url: String,
-    },
-    /// Claims and devices cannot share a listener: only the devices' one ties the client id to the certificate.
-    #[error("spec.claimsUrl must be given and have another port than spec.url")]
-    SharedListener,
-    /// A path that would break a line of the configuration.
-    #[error("{0:?} cannot stand in a Mosquitto configuration")]
-    Path(PathBuf),
-}
-
-/// Mosquitto's configuration: one listener for devices and the controller, one for holders of claims, both with mutual TLS.
-///
-/// On the devices' listener the certificate's common name is user and client id, so nobody can take over another's session.
-/// A claim may be used by several devices at once, so on its listener client ids are free; a device's certificate gains
-/// nothing there: it may write and read no more than a claim.
-///
-/// # Errors
-/// When the URLs or paths cannot be used.
-pub fn mosquitto(spec: &BrokerSpec, options: &MosquittoOptions) -> Result<MosquittoFiles, ConfigError> {
-    let port = |field, url: &str| {
-        broker_address(url).map(|(_, port)| port).ok_or_else(|| ConfigError::Url { field, url: url.to_owned() })
-    };
-    let devices = port("spec.url", &spec.url)?;
-    let claims = port("spec.claimsUrl", spec.claims_url.as_deref().ok_or(ConfigError::SharedListener)?)?;
-    if claims == devices {
-        return Err(ConfigError::SharedListener);
-    }
-    let text = |path: &Path| {
-        path.to_str()
-            .filter(|text| !text.is_empty() && !text.chars().any(char::is_control))
-            .map(str::to_owned)
-            .ok_or_else(|| ConfigError::Path(path.to_owned()))
-    };
-    let tls = format!(
-        "cafile {}\ncertfile {}\nkeyfile {}\ntls_version tlsv1.2\nrequire_certificate true\nuse_identity_as_username true\n\
-         allow_anonymous false\n",
-        text(&options.cafile)?,
-        text(&options.certfile)?,
-        text(&options.keyfile)?,
-    );
-    let address = options.listener_address.as_deref().map(|address| format!(" {address}")).unwrap_or_default();
-    let (acl_file, claims_acl_file) = (text(&options.acl_file)?, text(&options.claims_acl())?);
-    let conf = format!(
-        "# Generated by `certwave broker-config` for the broker {id}.\n\
-         per_listener_settings true\n\
-         persistence false\n\
-         max_packet_size {MAX_PACKET}\n\
-         message_size_limit {MAX_PAYLOAD}\n\
-         max_inflight_messages 20\n\
-         max_queued_messages 1000\n\
-         \n\
-         # Devices and the controller: the certificate's common name is user and client id.\n\
-         listener {devices}{address}\n\
-         {tls}use_username_as_clientid true\n\
-         acl_file {acl_file}\n\
-         \n\
-         # Holders of claims: enrolment and nothing else. Several may hold one claim, so client ids are free.\n\
-         listener {claims}{address}\n\
-         {tls}acl_file {claims_acl_file}\n",
-        id = spec.id,
-    );
-    let prefix = &spec.topic_prefix;
-    let acl = format!(
-        "# Generated by `certwave broker-config` for the broker {id}.\n\
-         user ~controller\n\
-         topic read {prefix}/+/up/#\n\
-         topic write {prefix}/+/down/#\n\
-         \n\
-         # Every user: what it says, and what it is told.\n\
-         pattern write {prefix}/%u/up/#\n\
-         pattern read {prefix}/%u/down/#\n",
-        id = spec.id,
-    );
-    let claims_acl = format!(
-        "# Generated by `certwave broker-config` for the broker {id}.\n\
-         pattern write {prefix}/%u/up/enrol\n\
-         pattern read {prefix}/%u/down/#\n",
-        id = spec.id,
-    );
-    Ok(MosquittoFiles { conf, acl, claims_acl })
-}
-
-/// Arguments of `certwave broker-config`.
-#[derive(Debug, clap::Args)]
-pub struct Arguments {
-    /// The Broker: a YAML or JSON file, or the name of an object in the cluster.
-    #[arg(long)]
-    broker: String,
-    /// Namespace of the object; the kubeconfig's own where left out.
-    #[arg(long, short)]
-    namespace: Option<String>,
-    #[command(flatten)]
-    options: MosquittoOptions,
-    /// Directory for `mosquitto.conf`; the access rules go where --acl-file says. Without it, all is printed.
-    #[arg(long)]
-    out_dir: Option<PathBuf>,
+    out: Option<PathBuf>,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// When the Broker cannot be read or the files cannot be written.
-pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+/// When the Broker cannot be read or used, or a file cannot be written.
+pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
     let broker = read(&arguments).await?;
-    ensure!(
-        broker.spec.adapter == Adapter::Mosquitto,
-        "the Broker {} has the adapter Generic; only Mosquitto's configuration can be generated",
-        broker.spec.id
-    );
-    let files = mosquitto(&broker.spec, &arguments.options)?;
-    let acls = [(&arguments.options.acl_file, &files.acl), (&arguments.options.claims_acl(), &files.claims_acl)];
-    match &arguments.out_dir {
-        Some(dir) => {
-            std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-            let conf = dir.join("mosquitto.conf");
-            for (path, text) in std::iter::once((&conf, &files.conf)).chain(acls) {
-                std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-                println!("wrote {}", path.display());
-            }
-        }
+    if broker.spec.adapter != Adapter::Mosquitto {
+        let message = format!(
+            "the Broker {} is no Mosquitto; only its configuration can be generated",
+            broker.spec.id
+        );
+        return Err(CommandError::Refused(message));
+    }
+    let options = MosquittoOptions {
+        bind: arguments.bind,
+        ca_file: arguments.ca_file,
+        cert_file: arguments.cert_file,
+        key_file: arguments.key_file,
+        acl_file: arguments.acl_file,
+    };
+    let files = mosquitto(&broker.spec, &options).map_err(CommandError::Refused)?;
+    std::fs::write(&options.acl_file, files.acl).map_err(CommandError::file(&options.acl_file))?;
+    match &arguments.out {
+        Some(path) => std::fs::write(path, files.config).map_err(CommandError::file(path)),
         None => {
-            println!("# mosquitto.conf\n{}", files.conf);
-            for (path, text) in acls {
-                println!("# {}\n{text}", path.display());
-            }
+            print!("{}", files.config);
+            Ok(())
         }
     }
-    Ok(())
 }
 
-async fn read(arguments: &Arguments) -> anyhow::Result<Broker> {
-    let path = Path::new(&arguments.broker);
-    if path.is_file() {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        return parse(&text).with_context(|| format!("no Broker in {}", path.display()));
+async fn read(arguments: &Arguments) -> Result<Broker, CommandError> {
+    match (&arguments.broker_file, &arguments.broker) {
+        (Some(path), _) => {
+            let text = if path.as_os_str() == "-" {
+                std::io::read_to_string(std::io::stdin())
+            } else {
+                std::fs::read_to_string(path)
+            };
+            parse(&text.map_err(CommandError::file(path))?)
+        }
+        (None, name) => {
+            let client = client(arguments.kubeconfig.as_ref()).await?;
+            let api: Api<Broker> = Api::namespaced(client, &arguments.namespace);
+            Ok(api.get(name.as_deref().unwrap_or_default()).await?)
+        }
     }
-    let client = kube::Client::try_default().await.context("no such file, and no Kubernetes API is configured")?;
-    let namespace = arguments.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
-    let api: Api<Broker> = Api::namespaced(client, &namespace);
-    api.get(&arguments.broker).await.with_context(|| format!("cannot read the Broker {namespace}/{}", arguments.broker))
 }
 
 /// The first Broker of a YAML (or JSON) stream.
-fn parse(text: &str) -> anyhow::Result<Broker> {
-    for document in serde_saphyr::from_multiple::<serde_json::Value>(text)? {
-        if document["kind"] == "Broker" {
-            return Ok(Broker::deserialize(document)?);
-        }
-    }
-    bail!("no document of kind Broker")
+fn parse(text: &str) -> Result<Broker, CommandError> {
+    let documents: Vec<serde_json::Value> =
+        serde_saphyr::from_multiple(text).map_err(|e| CommandError::Refused(format!("no YAML: {e}")))?;
+    let broker = documents.into_iter().find(|document| document["kind"] == "Broker");
+    let broker = broker.ok_or_else(|| CommandError::Refused("no document of kind Broker".to_owned()))?;
+    Broker::deserialize(broker).map_err(|e| CommandError::Refused(format!("not a Broker: {e}")))
 }
 
 #[cfg(test)]
@@ -242,36 +125,31 @@ spec:
 
     fn options() -> MosquittoOptions {
         MosquittoOptions {
-            listener_address: Some("127.0.0.1".into()),
-            cafile: "/etc/ca.crt".into(),
-            certfile: "/etc/tls.crt".into(),
-            keyfile: "/etc/tls.key".into(),
+            bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ca_file: "/etc/ca.crt".into(),
+            cert_file: "/etc/tls.crt".into(),
+            key_file: "/etc/tls.key".into(),
             acl_file: "/etc/acl".into(),
-            claims_acl_file: None,
         }
     }
 
     #[test]
-    fn mosquitto_gets_two_listeners_and_their_access_rules() {
+    fn mosquitto_gets_two_listeners_and_access_rules() {
         let files = mosquitto(&parse(BROKER).unwrap().spec, &options()).unwrap();
-        assert_eq!(files.conf, include_str!("snapshots/mosquitto.conf"));
+        assert_eq!(files.config, include_str!("snapshots/mosquitto.conf"));
         assert_eq!(files.acl, include_str!("snapshots/mosquitto.acl"));
-        assert_eq!(files.claims_acl, include_str!("snapshots/mosquitto.acl.claims"));
     }
 
     #[test]
     fn claims_and_devices_never_share_a_listener() {
         let mut spec = parse(BROKER).unwrap().spec;
         spec.claims_url = Some(spec.url.clone());
-        assert_eq!(mosquitto(&spec, &options()), Err(ConfigError::SharedListener));
-        spec.claims_url = None;
-        assert_eq!(mosquitto(&spec, &options()), Err(ConfigError::SharedListener));
+        assert!(mosquitto(&spec, &options()).is_err());
     }
 
     #[test]
-    fn a_path_cannot_add_lines() {
-        let options = MosquittoOptions { cafile: "/etc/ca\nallow_anonymous true".into(), ..options() };
-        let refused = mosquitto(&parse(BROKER).unwrap().spec, &options);
-        assert!(matches!(refused, Err(ConfigError::Path(_))));
+    fn what_is_no_broker_is_refused() {
+        assert!(parse("kind: Fleet").is_err());
+        assert!(parse("kind: Broker\nspec: {id: 3}").is_err());
     }
 }

@@ -125,13 +125,20 @@ pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
 
 async fn make(client: Client, fleets: &Api<Fleet>, namespace: &str, create: &Create) -> Result<(), CommandError> {
     if create.out != Path::new("-") && create.out.exists() {
-        return Err(CommandError::Refused(format!("{} exists; name another file", create.out.display())));
+        return Err(CommandError::Refused(format!(
+            "{} exists; name another file",
+            create.out.display()
+        )));
     }
     let fleet = fleets.get(&create.fleet).await?;
     let wanted = fleet.spec.broker_ref.namespace.as_deref().unwrap_or(namespace);
-    let broker: Broker = Api::namespaced(client.clone(), wanted).get(&fleet.spec.broker_ref.name).await?;
+    let broker: Broker = Api::namespaced(client.clone(), wanted)
+        .get(&fleet.spec.broker_ref.name)
+        .await?;
     let Some(claims_url) = broker.spec.claims_url.as_deref() else {
-        return Err(CommandError::Refused("the Broker has no claimsUrl: claims have no listener to connect to".to_owned()));
+        return Err(CommandError::Refused(
+            "the Broker has no claimsUrl: claims have no listener to connect to".to_owned(),
+        ));
     };
     let anchors = trust_anchors(&client, namespace, &fleet, wanted, &broker).await?;
 
@@ -152,7 +159,10 @@ async fn make(client: Client, fleets: &Api<Fleet>, namespace: &str, create: &Cre
     change(fleets, &create.fleet, |fleet| {
         let claims = &mut fleet.spec.enrolment.claims;
         if claims.iter().any(|c| c.name == claim.name) {
-            return Err(CommandError::Refused(format!("the Fleet has a claim {} already", claim.name)));
+            return Err(CommandError::Refused(format!(
+                "the Fleet has a claim {} already",
+                claim.name
+            )));
         }
         claims.retain(|c| c.not_after.0.as_second() > now.as_second() - FORGET);
         claims.push(claim.clone());
@@ -180,13 +190,18 @@ async fn make(client: Client, fleets: &Api<Fleet>, namespace: &str, create: &Cre
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         let mut file = options.open(&create.out).map_err(CommandError::file(&create.out))?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(CommandError::file(&create.out))?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(CommandError::file(&create.out))?;
     }
     let whom = match (&create.device, create.quota) {
         (Some(device), _) => format!("device {device}"),
         (None, quota) => format!("{} declared devices", quota.unwrap_or_default()),
     };
-    eprintln!("claim {} for {whom}, until {end}. The bundle holds its only key: it is not shown again.", create.name);
+    eprintln!(
+        "claim {} for {whom}, until {end}. The bundle holds its only key: it is not shown again.",
+        create.name
+    );
     Ok(())
 }
 
@@ -198,7 +213,10 @@ async fn issued(fleets: &Api<Fleet>, fleet: &str, name: &ClaimName) -> Result<St
         let claim = status.claims.into_iter().find(|c| c.name == name.as_str());
         let why = match claim {
             Some(c) if c.state == ClaimState::Rejected => {
-                return Err(CommandError::Refused(format!("the claim was rejected: {}", c.message.unwrap_or_default())));
+                return Err(CommandError::Refused(format!(
+                    "the claim was rejected: {}",
+                    c.message.unwrap_or_default()
+                )));
             }
             Some(c) => match c.certificate {
                 Some(certificate) => return Ok(certificate),
@@ -229,7 +247,9 @@ async fn change(
             Err(error) => return Err(error.into()),
         }
     }
-    Err(CommandError::Refused("the Fleet is being changed all the time; try again".to_owned()))
+    Err(CommandError::Refused(
+        "the Fleet is being changed all the time; try again".to_owned(),
+    ))
 }
 
 async fn list(fleets: &Api<Fleet>, name: &str) -> Result<(), CommandError> {
@@ -244,7 +264,10 @@ async fn list(fleets: &Api<Fleet>, name: &str) -> Result<(), CommandError> {
             (None, quota) => format!("{} devices", quota.unwrap_or_default()),
         };
         let used = known.map_or(0, |c| c.used);
-        println!("{:<24} {state:<10} {whom:<24} {used:>6} {}", claim.name, claim.not_after.0);
+        println!(
+            "{:<24} {state:<10} {whom:<24} {used:>6} {}",
+            claim.name, claim.not_after.0
+        );
     }
     Ok(())
 }
@@ -281,7 +304,7 @@ async fn trust_anchors(
         anchors.push(anchor_of(client, broker_namespace, &issuer.name).await?);
     }
     anchors.extend(broker_anchors(client, broker_namespace, &broker.spec.trust).await?);
-    anchors.sort();
+    anchors.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
     anchors.dedup();
     let wanted = fleet.status.as_ref().and_then(|s| s.trust_bundle.clone());
     if wanted.is_some_and(|w| w != Fingerprint::of_bundle(&anchors).to_string()) {
@@ -295,7 +318,9 @@ async fn anchor_of(client: &Client, namespace: &str, name: &str) -> Result<Certi
     let status = authority.status.unwrap_or_default();
     let pem = status.chain.or(status.certificate).unwrap_or_default();
     let mut chain = readable(&pem, name)?;
-    chain.pop().ok_or_else(|| CommandError::Refused(format!("CertificateAuthority {name} is not ready")))
+    chain
+        .pop()
+        .ok_or_else(|| CommandError::Refused(format!("CertificateAuthority {name} is not ready")))
 }
 
 async fn broker_anchors(
@@ -309,10 +334,16 @@ async fn broker_anchors(
     if let Some(pem) = &trust.ca_bundle {
         return readable(pem, "spec.trust.caBundle");
     }
-    let Some(reference) = &trust.secret_ref else { return Ok(Vec::new()) };
+    let Some(reference) = &trust.secret_ref else {
+        return Ok(Vec::new());
+    };
     let secret: Secret = Api::namespaced(client.clone(), namespace).get(&reference.name).await?;
     let key = reference.key.as_deref().unwrap_or("ca.crt");
-    let data = secret.data.and_then(|mut d| d.remove(key)).map(|b| b.0).unwrap_or_default();
+    let data = secret
+        .data
+        .and_then(|mut d| d.remove(key))
+        .map(|b| b.0)
+        .unwrap_or_default();
     readable(&String::from_utf8_lossy(&data), &reference.name)
 }
 

@@ -1,0 +1,190 @@
+//! Kubernetes: the only place that reads custom resources and writes to the API server.
+//!
+//! Each kind has a reconciler that resolves its objects for the engine ([`crate::registry`]) and says in their status what is
+//! missing. Devices are too many for that: `device` streams them into the ledger, `projection` writes what the ledger knows
+//! back into their status.
+
+mod authority;
+mod broker;
+mod device;
+mod directory;
+mod drive;
+mod error;
+mod events;
+mod fleet;
+pub mod leader;
+mod projection;
+mod rotation;
+mod secrets;
+mod shared;
+mod status;
+mod time;
+mod views;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use certwave_ledger::Ledger;
+use certwave_protocol::ids::Epoch;
+use futures::{Stream, StreamExt};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+pub use authority::{CrlFault, ensure_crl};
+pub use error::{Error, Result};
+
+use crate::metrics::Metrics;
+use crate::notice::Notice;
+use crate::registry::Registry;
+use drive::{Again, Objects};
+use shared::Shared;
+use views::Views;
+
+/// How long those who build on a kind wait for its objects to be looked at once after the start.
+const SETTLING: Duration = Duration::from_secs(20);
+
+/// What the reconcilers work with.
+pub struct Context {
+    /// The API server.
+    pub client: kube::Client,
+    /// The ledger.
+    pub ledger: Arc<dyn Ledger>,
+    /// This leader's epoch.
+    pub epoch: Epoch,
+    /// Where the engine finds what is resolved.
+    pub registry: Arc<Registry>,
+    /// What the engine wants people to know.
+    pub notices: mpsc::Receiver<Notice>,
+    /// Base URL of CRLs and CA certificates for CAs that name none; `None`: those publish nothing.
+    pub publication_base: Option<String>,
+    /// Only objects of this namespace; `None`: of all.
+    pub namespace: Option<String>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// How long a device's changes are gathered before its status is written.
+    pub status_delay: Duration,
+}
+
+/// Reconciles until this process no longer leads. Dropping the future stops everything.
+///
+/// # Errors
+/// When another leader has taken over, or a watch ends.
+pub async fn run(context: Context) -> Result<()> {
+    let shared = Arc::new(Shared::new(&context));
+    let mut parts = JoinSet::new();
+
+    let authorities = Arc::new(authority::Authorities {
+        shared: Arc::clone(&shared),
+    });
+    let objects = Objects::new();
+    let store = objects.store.clone();
+    // A subordinate waits for its issuer.
+    let again = all(shared.authorities.changes());
+    parts.spawn(drive::run(
+        Arc::clone(&authorities),
+        Arc::clone(&shared),
+        objects,
+        again,
+    ));
+    guard(&shared, drive::settled(&*authorities, &store, SETTLING)).await?;
+
+    let objects = Objects::new();
+    let store = objects.store.clone();
+    let brokers = Arc::new(broker::Brokers {
+        shared: Arc::clone(&shared),
+        store: store.clone(),
+    });
+    let again = futures::stream::select(
+        all(shared.authorities.changes()),
+        all(links(Arc::clone(&shared.registry))),
+    );
+    parts.spawn(drive::run(Arc::clone(&brokers), Arc::clone(&shared), objects, again));
+    guard(&shared, drive::settled(&*brokers, &store, SETTLING)).await?;
+
+    let objects = Objects::new();
+    let fleet_store = objects.store.clone();
+    let fleets = Arc::new(fleet::Fleets {
+        shared: Arc::clone(&shared),
+    });
+    let again = futures::stream::select_all([
+        all(shared.authorities.changes()).boxed(),
+        all(shared.brokers.changes()).boxed(),
+        all(shared.rotations.changes()).boxed(),
+        all(links(Arc::clone(&shared.registry))).boxed(),
+        marked(Arc::clone(&shared)).boxed(),
+    ]);
+    parts.spawn(drive::run(Arc::clone(&fleets), Arc::clone(&shared), objects, again));
+    guard(&shared, drive::settled(&*fleets, &fleet_store, SETTLING)).await?;
+
+    let objects = Objects::new();
+    let rotations = Arc::new(rotation::Rotations {
+        shared: Arc::clone(&shared),
+        store: objects.store.clone(),
+        quiet: rotation::Quiet::default(),
+    });
+    let again = futures::stream::select(all(shared.fleets.changes()), all(shared.authorities.changes()));
+    parts.spawn(drive::run(rotations, Arc::clone(&shared), objects, again));
+
+    let views = Arc::new(Views::default());
+    let (show, shown) = mpsc::channel(1024);
+    parts.spawn(device::run(Arc::clone(&shared), Arc::clone(&views), show.clone()));
+    parts.spawn(projection::run(Arc::clone(&shared), views, shown, context.status_delay));
+    parts.spawn(events::run(Arc::clone(&shared), context.notices, show));
+    let renewing = Arc::clone(&shared);
+    parts.spawn(async move {
+        authority::renew_crls(&renewing).await;
+        Ok(())
+    });
+    tokio::select! {
+        error = shared.fatal() => Err(error),
+        ended = parts.join_next() => match ended {
+            Some(Ok(result)) => result,
+            Some(Err(error)) => Err(Error::Panicked(error.to_string())),
+            None => Ok(()),
+        },
+    }
+}
+
+/// Waits, but not beyond the end of leadership.
+async fn guard(shared: &Shared, wait: impl Future<Output = ()>) -> Result<()> {
+    tokio::select! {
+        () = wait => Ok(()),
+        error = shared.fatal() => Err(error),
+    }
+}
+
+fn all<K: kube::Resource<DynamicType = ()>>(
+    changes: impl Stream<Item = ()> + Send + 'static,
+) -> impl Stream<Item = Again<K>> + Send + 'static {
+    changes.map(|()| Again::All)
+}
+
+/// An item for each change of a connection to a broker.
+fn links(registry: Arc<Registry>) -> impl Stream<Item = ()> + Send + 'static {
+    let (sender, receiver) = watch::channel(());
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = registry.links_changed() => {}
+                () = sender.closed() => return,
+            }
+            sender.send_replace(());
+        }
+    });
+    directory::changes(receiver)
+}
+
+/// The fleets whose devices have changed, each at most once in a while.
+fn marked(shared: Arc<Shared>) -> impl Stream<Item = Again<certwave_crds::Fleet>> + Send + 'static {
+    let ticks = futures::stream::unfold(shared, |shared| async move {
+        tokio::time::sleep(fleet::COUNTING).await;
+        Some((shared.take_marked(), shared))
+    });
+    ticks.flat_map(|names| {
+        let one = |name: certwave_core::model::ObjectRef| {
+            Again::One(kube::runtime::reflector::ObjectRef::new(&name.name).within(&name.namespace))
+        };
+        futures::stream::iter(names.into_iter().map(one))
+    })
+}

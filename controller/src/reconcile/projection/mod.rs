@@ -1,0 +1,374 @@
+//! What the ledger knows of each device, written to its status: the one writer of `DeviceCertificate` statuses.
+//!
+//! Changes are gathered for a moment, so a rotation costs one or two writes. What cannot be written is tried again: the ledger
+//! remembers what its objects do not show yet.
+
+mod build;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use certwave_core::model::{Device, Identity, ObjectRef};
+use certwave_crds::{DeviceCertificate, DeviceCertificateStatus};
+use certwave_ledger::FleetKey;
+use futures::StreamExt;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::drive::backoff;
+use super::error::Result;
+use super::shared::Shared;
+use super::status::Verdict;
+use super::time::{now_ms, now_s};
+use super::views::{Key, View, Views};
+pub(super) use build::digest_of;
+use build::{Aspect, Aspects};
+
+/// How often the ledger is asked when there is nothing to do.
+const PERIOD: Duration = Duration::from_millis(200);
+/// Devices taken from the ledger at once.
+const BATCH: u32 = 256;
+/// Writes at the same time.
+const CONCURRENCY: usize = 16;
+/// For one write.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Devices with conditions besides Ready that are remembered at most; what is beyond is only an event.
+const MOST_ASPECTS: usize = 10_000;
+
+/// What a status should show besides what the ledger has.
+pub(super) enum Show {
+    /// The object declares a device that it may not have.
+    Refused {
+        /// The object.
+        object: ObjectRef,
+        /// Why.
+        verdict: Verdict,
+    },
+    /// A further condition.
+    Aspect {
+        /// The object.
+        object: ObjectRef,
+        /// The condition.
+        kind: &'static str,
+        /// What it says.
+        verdict: Verdict,
+    },
+    /// The object is deleted.
+    Gone(ObjectRef),
+}
+
+/// Runs for ever; ends when this process no longer leads.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    views: Arc<Views>,
+    mut shown: mpsc::Receiver<Show>,
+    delay: Duration,
+) -> Result<()> {
+    let delay = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+    let mut projection = Projection {
+        shared,
+        views,
+        aspects: HashMap::new(),
+        later: Vec::new(),
+        deferred: HashMap::new(),
+    };
+    let mut outages = 0_u32;
+    loop {
+        while let Ok(show) = shown.try_recv() {
+            projection.hear(show);
+        }
+        let wait = match projection.round(delay).await {
+            Ok(Round { outage: true, .. }) => {
+                outages = outages.saturating_add(1);
+                backoff(outages, rand::random())
+            }
+            Ok(Round { written, .. }) => {
+                outages = 0;
+                if written >= BATCH as usize {
+                    Duration::ZERO
+                } else {
+                    PERIOD
+                }
+            }
+            Err(error) => {
+                projection.shared.failed("projection", &error);
+                tracing::warn!(%error, "cannot project statuses");
+                outages = outages.saturating_add(1);
+                backoff(outages, rand::random())
+            }
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+struct Projection {
+    shared: Arc<Shared>,
+    views: Arc<Views>,
+    aspects: HashMap<ObjectRef, Aspects>,
+    /// Statuses that are due though the ledger does not say so.
+    later: Vec<ObjectRef>,
+    /// Writes that were refused: not before this time, after so many failures.
+    deferred: HashMap<ObjectRef, (Instant, u32)>,
+}
+
+/// A status to write.
+struct Due {
+    object: ObjectRef,
+    key: Key,
+    status: DeviceCertificateStatus,
+    digest: u64,
+    /// What the ledger wants to be told.
+    device: Option<(Identity, u64)>,
+}
+
+/// What came of a write.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Outcome {
+    /// The object shows it, or is gone.
+    Done,
+    /// The API server cannot take it now, nor anything else.
+    Outage,
+    /// It does not take this one.
+    Refused,
+}
+
+struct Round {
+    written: usize,
+    outage: bool,
+}
+
+impl Projection {
+    fn hear(&mut self, show: Show) {
+        match show {
+            Show::Gone(object) => {
+                self.aspects.remove(&object);
+                self.deferred.remove(&object);
+            }
+            Show::Refused { object, verdict } => {
+                self.aspects.entry(object.clone()).or_default().refused = Some(verdict);
+                self.later.push(object);
+            }
+            Show::Aspect { object, kind, verdict } => {
+                if self.aspects.len() >= MOST_ASPECTS && !self.aspects.contains_key(&object) {
+                    return;
+                }
+                let aspects = self.aspects.entry(object.clone()).or_default();
+                if aspects.set(
+                    kind,
+                    Aspect {
+                        verdict,
+                        since: now_s(),
+                    },
+                ) {
+                    self.later.push(object);
+                }
+            }
+        }
+    }
+
+    async fn round(&mut self, delay: i64) -> Result<Round> {
+        let now = now_ms();
+        self.deferred
+            .retain(|_, (until, _)| *until + Duration::from_mins(10) > Instant::now());
+        let limit = BATCH.saturating_add(u32::try_from(self.deferred.len()).unwrap_or(BATCH));
+        let devices = self.shared.ledger.unprojected(limit, now.saturating_sub(delay)).await?;
+        let (mut due, mut done) = (Vec::new(), Vec::new());
+        for device in &devices {
+            self.shared.mark(FleetKey::of(device));
+            self.judge(device, now, &mut due, &mut done);
+        }
+        for object in std::mem::take(&mut self.later) {
+            if devices.iter().any(|device| device.object == object) {
+                continue;
+            }
+            match self.shared.ledger.device_by_object(&object).await? {
+                Some(device) => self.judge(&device, now, &mut due, &mut done),
+                None => self.refusal(object, &mut due),
+            }
+        }
+        let shared = &self.shared;
+        let writes = due.into_iter().map(|due| async move {
+            let outcome = write(shared, &due).await;
+            (due, outcome)
+        });
+        let results: Vec<(Due, Outcome)> = futures::stream::iter(writes)
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await;
+        let mut round = Round {
+            written: 0,
+            outage: false,
+        };
+        for (due, outcome) in results {
+            match outcome {
+                Outcome::Done => {
+                    round.written += 1;
+                    self.note(&due);
+                    done.extend(due.device);
+                }
+                Outcome::Outage => {
+                    round.outage = true;
+                    if due.device.is_none() {
+                        self.later.push(due.object);
+                    }
+                }
+                Outcome::Refused => {
+                    let (_, failures) = self.deferred.remove(&due.object).unwrap_or((Instant::now(), 0));
+                    let wait = backoff(failures.saturating_add(3), rand::random());
+                    self.deferred
+                        .insert(due.object, (Instant::now() + wait, failures.saturating_add(1)));
+                }
+            }
+        }
+        if !done.is_empty() {
+            self.shared.ledger.projected(self.shared.epoch, done).await?;
+        }
+        Ok(round)
+    }
+
+    /// Decides whether a device's status is written, or shows what it should already.
+    fn judge(&mut self, device: &Device, now: i64, due: &mut Vec<Due>, done: &mut Vec<(Identity, u64)>) {
+        if self
+            .deferred
+            .get(&device.object)
+            .is_some_and(|(until, _)| *until > Instant::now())
+        {
+            return;
+        }
+        let key = Key::of(&device.object);
+        // Not listed yet since the start, or deleted just now: the listing or the withdrawal follows.
+        let Some(view) = self.views.get(key) else {
+            return;
+        };
+        if let Some(aspects) = self.aspects.get_mut(&device.object) {
+            aspects.refused = None;
+            aspects.settle(device);
+        }
+        let status = build::status(device, &view, self.aspects.get(&device.object), now);
+        let digest = digest_of(&status);
+        let revision = (device.id.clone(), device.revision);
+        if digest == view.shown {
+            done.push(revision);
+        } else {
+            due.push(Due {
+                object: device.object.clone(),
+                key,
+                status,
+                digest,
+                device: Some(revision),
+            });
+        }
+    }
+
+    fn refusal(&self, object: ObjectRef, due: &mut Vec<Due>) {
+        let key = Key::of(&object);
+        let verdict = self.aspects.get(&object).and_then(|aspects| aspects.refused.as_ref());
+        if let (Some(view), Some(verdict)) = (self.views.get(key), verdict) {
+            let status = build::refused(verdict, &view, now_s());
+            let digest = digest_of(&status);
+            if digest != view.shown {
+                due.push(Due {
+                    object,
+                    key,
+                    status,
+                    digest,
+                    device: None,
+                });
+            }
+        }
+    }
+
+    fn note(&mut self, due: &Due) {
+        self.deferred.remove(&due.object);
+        let ready = due
+            .status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "Ready");
+        self.views.touch(due.key, |view: &mut View| {
+            view.shown = due.digest;
+            if let Some(ready) = ready {
+                view.since = u32::try_from(ready.last_transition_time.0.as_second()).unwrap_or(0);
+                view.ready = build::truth(&ready.status);
+            }
+        });
+    }
+}
+
+async fn write(shared: &Shared, due: &Due) -> Outcome {
+    let api = shared.api::<DeviceCertificate>(&due.object.namespace);
+    // One operation that replaces the whole status: no reading, no merging, nothing left over.
+    let patch = match serde_json::from_value(json!([{"op": "add", "path": "/status", "value": due.status}])) {
+        Ok(patch) => Patch::Json::<()>(patch),
+        Err(error) => {
+            tracing::error!(%error, "a status cannot be written as JSON");
+            return Outcome::Refused;
+        }
+    };
+    let params = PatchParams {
+        field_manager: Some("certwave-device".to_owned()),
+        ..PatchParams::default()
+    };
+    let answer = tokio::time::timeout(TIMEOUT, api.patch_status(&due.object.name, &params, &patch)).await;
+    let outcome = judge_answer(answer.map(|result| result.map(drop)).map_err(drop));
+    let result = match outcome {
+        Outcome::Done => "ok",
+        Outcome::Outage => "outage",
+        Outcome::Refused => "refused",
+    };
+    shared.wrote("DeviceCertificate", result);
+    outcome
+}
+
+/// What an answer means for this write and for those after it.
+fn judge_answer(answer: std::result::Result<kube::Result<()>, ()>) -> Outcome {
+    match answer {
+        Ok(Ok(())) => Outcome::Done,
+        Ok(Err(kube::Error::Api(status))) => match status.code {
+            404 => Outcome::Done,
+            409 => Outcome::Refused,
+            429 | 500.. => Outcome::Outage,
+            _ => {
+                tracing::warn!(
+                    code = status.code,
+                    message = status.message,
+                    "the API server refuses a device's status"
+                );
+                Outcome::Refused
+            }
+        },
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the API server does not take statuses");
+            Outcome::Outage
+        }
+        Err(()) => Outcome::Outage,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn what_the_api_server_answers_decides_on_what_follows() {
+        let api = |code: u16| {
+            let status = Status {
+                code,
+                ..Status::default()
+            };
+            judge_answer(Ok(Err(kube::Error::Api(Box::new(status)))))
+        };
+        assert_eq!(judge_answer(Ok(Ok(()))), Outcome::Done);
+        assert_eq!(api(404), Outcome::Done, "an object that is gone needs no status");
+        assert_eq!(api(409), Outcome::Refused);
+        assert_eq!(api(422), Outcome::Refused);
+        for code in [429, 500, 503, 504] {
+            assert_eq!(api(code), Outcome::Outage, "{code}");
+        }
+        assert_eq!(judge_answer(Err(())), Outcome::Outage);
+    }
+}
