@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::objects::FLEET;
 use crate::programs;
 
-const PREFIX: &str = "meter";
+const PREFIX: &str = "meter-";
 
 /// What goes wrong on one simulated device, in every rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub struct Simulation {
 impl Simulation {
     /// The id of device `number`, from 1.
     pub fn device_id(number: usize) -> String {
-        format!("{PREFIX}-{number:04}")
+        format!("{PREFIX}{number:04}")
     }
 
     /// The ids of all devices.
