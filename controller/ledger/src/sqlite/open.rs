@@ -29,13 +29,16 @@ pub(super) fn writer(path: &Path, options: &SqliteOptions) -> Result<Opened> {
     identify(&db)?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
+    // Keys and serials are random, so each commit touches pages all over the file: let many commits share the copying back
+    // (32 MiB of pages).
+    db.pragma_update(None, "wal_autocheckpoint", 8192)?;
     // A write-ahead log that one large transaction has blown up shrinks again.
     db.pragma_update(None, "journal_size_limit", 64 << 20)?;
     common(&db, 16 << 10)?;
     if let Some(bytes) = options.max_bytes {
         let page: i64 = db.pragma_query_value(None, "page_size", |r| r.get(0))?;
         let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
-        db.pragma_update(None, "max_page_count", pages)?;
+        db.pragma_update(None, "max_page_count", pages.max(1))?;
     }
     if options.check {
         let found: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;

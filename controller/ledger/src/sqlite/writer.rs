@@ -112,11 +112,17 @@ pub(super) fn start(opened: Opened) -> Result<(Writer, JoinHandle<()>)> {
 /// was refused: what it was refused for may have been undone with the rest.
 fn commit(db: &Connection, group: &mut [Box<dyn Operation>]) -> Result<()> {
     let outcome = in_transaction(db, group);
-    if outcome.is_err()
-        && !db.is_autocommit()
-        && let Err(e) = db.execute_batch("ROLLBACK")
+    let Err(error) = &outcome else { return outcome };
+    if !db.is_autocommit()
+        && let Err(error) = db.execute_batch("ROLLBACK")
     {
-        tracing::error!(error = %e, "the ledger could not roll back");
+        tracing::error!(%error, "the ledger could not roll back");
+    }
+    // Copied back, the write-ahead log's own space can be used again.
+    if *error == LedgerError::Full
+        && let Err(error) = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+    {
+        tracing::warn!(%error, "the ledger is out of space and could not copy its log back");
     }
     outcome
 }

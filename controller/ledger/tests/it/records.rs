@@ -114,21 +114,21 @@ pub(crate) async fn a_claims_quota_holds_against_concurrent_devices(ledger: Arc<
             ledger.write(epoch, write).await
         }));
     }
-    let (mut users, mut refused) = (Vec::new(), 0);
+    let (mut served, mut refused) = (Vec::new(), 0);
     for (n, t) in (0..).zip(tries) {
         match t.await.unwrap() {
-            Ok(_) => users.push(n),
+            Ok(_) => served.push(n),
             Err(e) => {
                 assert_eq!(e, LedgerError::ClaimExhausted);
                 refused += 1;
             }
         }
     }
-    assert_eq!((users.len(), refused), (7, 13));
+    assert_eq!((served.len(), refused), (7, 13));
     // The same device again is a use, but not another device.
-    let d = device(&*ledger, users[0]).await;
+    let d = device(&*ledger, served[0]).await;
     let again = Write {
-        claim_use: Some(claim_use("line", users[0])),
+        claim_use: Some(claim_use("line", served[0])),
         ..Write::of(d, NOW)
     };
     ledger.write(epoch, again).await.unwrap();
@@ -143,7 +143,7 @@ pub(crate) async fn a_claims_quota_holds_against_concurrent_devices(ledger: Arc<
         .await
         .unwrap();
     assert_eq!(uses.len(), 8);
-    assert_eq!(uses[0], claim_use("line", users[0]));
+    assert_eq!(uses[0], claim_use("line", served[0]));
 }
 
 pub(crate) async fn a_claim_is_closed_by_suspension_end_and_binding(ledger: Arc<dyn Ledger>) {
