@@ -67,13 +67,11 @@ pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
     };
     let files = mosquitto(&broker.spec, &options).map_err(CommandError::Refused)?;
     std::fs::write(&options.acl_file, files.acl).map_err(CommandError::file(&options.acl_file))?;
-    match &arguments.out {
-        Some(path) => std::fs::write(path, files.config).map_err(CommandError::file(path)),
-        None => {
-            print!("{}", files.config);
-            Ok(())
-        }
+    if let Some(path) = &arguments.out {
+        return std::fs::write(path, files.config).map_err(CommandError::file(path));
     }
+    print!("{}", files.config);
+    Ok(())
 }
 
 async fn read(arguments: &Arguments) -> Result<Broker, CommandError> {

@@ -23,7 +23,7 @@ use serde::Serialize;
 use super::{CommandError, client};
 
 /// The controller answers within a second or two; it may have to start first.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Ended claims are dropped from the Fleet after this time, seconds.
 const FORGET: i64 = 30 * 24 * 3600;

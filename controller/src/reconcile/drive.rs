@@ -68,6 +68,13 @@ pub(super) fn name<K: Resource>(object: &K) -> Name {
     }
 }
 
+/// What each reconcile works with.
+struct Worker<R> {
+    reconciler: Arc<R>,
+    retries: Arc<Retries<Name>>,
+    shared: Arc<Shared>,
+}
+
 /// Runs for ever; ends with an error only when this process no longer leads or the watch ends.
 pub(super) async fn run<R: Reconciler>(
     reconciler: Arc<R>,
@@ -98,21 +105,25 @@ pub(super) async fn run<R: Reconciler>(
     };
     let queue = Box::pin(futures::stream::select(own, others));
     let retries = Arc::new(Retries::default());
-    let context = Arc::new((Arc::clone(&reconciler), Arc::clone(&retries), Arc::clone(&shared)));
+    let context = Arc::new(Worker {
+        reconciler: Arc::clone(&reconciler),
+        retries: Arc::clone(&retries),
+        shared: Arc::clone(&shared),
+    });
     let config = controller::Config::default().concurrency(CONCURRENCY);
     let results = kube::runtime::applier(
-        move |object: Arc<R::Object>, context: Arc<(Arc<R>, Arc<Retries<Name>>, Arc<Shared>)>| {
+        move |object: Arc<R::Object>, context: Arc<Worker<R>>| {
             Box::pin(async move {
                 let key = name(&*object);
-                let action = context.0.reconcile(object).await?;
-                context.1.clear(&key);
+                let action = context.reconciler.reconcile(object).await?;
+                context.retries.clear(&key);
                 Ok::<_, Error>(action)
             })
         },
         |object, error, context| {
-            let (key, (_, retries, shared)) = (name(&*object), &*context);
-            shared.failed(R::KIND, error);
-            let wait = retries.next(key.clone());
+            let key = name(&*object);
+            context.shared.failed(R::KIND, error);
+            let wait = context.retries.next(key.clone());
             tracing::warn!(kind = R::KIND, namespace = key.namespace, name = key.name, %error, ?wait, "reconcile failed");
             Action::requeue(wait)
         },
@@ -136,7 +147,7 @@ pub(super) async fn run<R: Reconciler>(
                 }
             }
             Err(ControllerError::QueueError(error)) => {
-                tracing::warn!(kind = R::KIND, %error, "watch failed, trying again")
+                tracing::warn!(kind = R::KIND, %error, "watch failed, trying again");
             }
             Err(ControllerError::RunnerError(error)) => tracing::error!(kind = R::KIND, %error, "runner failed"),
             Err(ControllerError::ReconcilerFailed(..)) | Ok(_) => {}

@@ -242,7 +242,7 @@ mod tests {
         let mut seen = Seen::default();
         let start = Instant::now();
         assert!(!seen.idle("1", HOLDS, start));
-        assert!(!seen.idle("1", HOLDS, start + HOLDS - Duration::from_millis(1)));
+        assert!(!seen.idle("1", HOLDS, start + Duration::from_millis(14_999)));
         assert!(!seen.idle("2", HOLDS, start + HOLDS), "a renewal starts the wait anew");
         assert!(seen.idle("2", HOLDS, start + HOLDS * 2));
     }

@@ -111,11 +111,6 @@ impl Shared {
         self.metrics.api_writes.with_label_values(&[kind, result]).inc();
     }
 
-    /// Counts a CRL.
-    pub(super) fn published_crl(&self) {
-        self.metrics.crls_published.inc();
-    }
-
     /// The objects of a kind that this controller looks after.
     pub(super) fn api_all<K>(&self) -> Api<K>
     where

@@ -212,6 +212,7 @@ impl Own<'_> {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // For `map_err`.
 fn invalid(error: NameError) -> Verdict {
     Verdict::no("InvalidName", error.to_string())
 }

@@ -58,7 +58,7 @@ pub(super) fn decide(control: ControlState, counts: &RotationCounts, quiet: Dura
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     fn counts(change: impl FnOnce(&mut RotationCounts)) -> RotationCounts {
         let mut counts = RotationCounts {
