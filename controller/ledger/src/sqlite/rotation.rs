@@ -135,7 +135,7 @@ pub(super) fn counts(db: &Connection, uid: &str) -> Result<RotationCounts> {
 pub(super) fn examples(db: &Connection, uid: &str, limit: u32) -> Result<Vec<RotationExample>> {
     let mut get = db.prepare_cached(
         "SELECT d.broker, d.device, d.namespace, d.name, m.outcome, j.code, j.detail
-         FROM members m JOIN devices d ON d.id = m.device LEFT JOIN jobs j ON j.id = m.job
+         FROM members m INDEXED BY members_outcome JOIN devices d ON d.id = m.device LEFT JOIN jobs j ON j.id = m.job
          WHERE m.rotation = (SELECT id FROM rotations WHERE uid = ?1)
              AND m.outcome IN ('Rejected', 'Failed', 'TimedOut', 'RolledBack', 'Lost')
          ORDER BY m.wave, m.ordinal LIMIT ?2",

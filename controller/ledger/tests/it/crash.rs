@@ -131,3 +131,54 @@ async fn a_killed_writer_loses_nothing_that_it_acknowledged() {
     }
     assert!(acknowledged.values().sum::<u64>() > 100);
 }
+
+/// Power fails: of what was being written, any part may have reached the disk, with anything behind it.
+#[tokio::test]
+async fn a_log_cut_anywhere_holds_every_write_acknowledged_before_the_cut_and_no_half_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let log = dir.path().join("ledger.db-wal");
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let epoch = begin(&ledger, 1).await;
+    let length = || usize::try_from(std::fs::metadata(&log).unwrap().len()).unwrap();
+    let start = length();
+    let mut ends = Vec::new();
+    for n in 0..12 {
+        let mut write = Write::of(device(&ledger, 0).await, NOW);
+        write.certificate = Some(certificate(&identity(0), n, 30));
+        write.audit = vec![audit(&identity(0), NOW, "issued")];
+        ledger.write(epoch, write).await.unwrap();
+        ends.push(length());
+    }
+    let (file, log) = (std::fs::read(&path).unwrap(), std::fs::read(&log).unwrap());
+    assert!(
+        ends.is_sorted_by(|a, b| a < b),
+        "each acknowledged write has lengthened the log: {ends:?}"
+    );
+
+    let near_the_ends = ends.iter().flat_map(|end| [end - 1, *end, end + 1]);
+    for (cut, garbage) in (start..log.len())
+        .step_by(5000)
+        .chain(near_the_ends)
+        .zip([0, 1, 7000].into_iter().cycle())
+    {
+        let after = tempfile::tempdir().unwrap();
+        let path = after.path().join("ledger.db");
+        let mut rest = log[..cut.min(log.len())].to_vec();
+        rest.extend(std::iter::repeat_n(0xa5, garbage));
+        std::fs::write(&path, &file).unwrap();
+        std::fs::write(after.path().join("ledger.db-wal"), rest).unwrap();
+        let check = SqliteOptions {
+            check: true,
+            ..SqliteOptions::default()
+        };
+        let ledger = SqliteLedger::open_with(&path, &check).unwrap();
+        let written = ends.iter().filter(|end| **end <= cut).count() as u64;
+        assert_eq!(device(&ledger, 0).await.revision, 1 + written, "cut at {cut}");
+        assert_eq!(ledger.audit(&identity(0), 100).await.unwrap().len() as u64, written);
+        for n in 0..12 {
+            let stored = ledger.certificate(&hash("certificate", n)).await.unwrap();
+            assert_eq!(stored.is_some(), n < written, "certificate {n}, cut at {cut}");
+        }
+    }
+}
