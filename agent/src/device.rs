@@ -27,7 +27,7 @@ use crate::machine::{
 use crate::mqtt::{Address, LinkError, Session, Target, tls_config};
 use crate::recover;
 use crate::store::{KeyStore, Storage, StoreError};
-use crate::trust::{Clock, Trust, Trusts};
+use crate::trust::{Clock, Trust, Trusts, verify};
 
 /// What a device needs to know to run.
 #[derive(Debug)]
@@ -251,26 +251,13 @@ impl<S: Storage + KeyStore, H: Hooks> Device<S, H> {
             return Opened::Refused(Code::Malformed);
         }
         let clock = self.clock(live.state.journal());
-        let mut by = TrustedBy { a: false, b: false };
-        let mut key = None;
-        let mut refusal = Code::UntrustedControl;
-        for place in [Slot::A, Slot::B] {
-            let Some(trust) = self.trust(live, place) else { continue };
-            match trust.control(unverified.x5c(), &self.setup.config.broker, clock) {
-                Ok(found) => {
-                    key = Some(found);
-                    match place {
-                        Slot::A => by.a = true,
-                        Slot::B => by.b = true,
-                    }
-                }
-                Err(error) => refusal = error.code(),
-            }
-        }
-        match key.map(|key| unverified.verify(&key)) {
-            Some(Ok(payload)) => Opened::Message(Box::new(payload), by),
-            Some(Err(error)) => Opened::Refused(error.code()),
-            None => Opened::Refused(refusal),
+        let trusts = PerSlot {
+            a: self.trust(live, Slot::A),
+            b: self.trust(live, Slot::B),
+        };
+        match verify(unverified, &trusts, &self.setup.config.broker, clock) {
+            Ok((payload, by)) => Opened::Message(Box::new(payload), by),
+            Err(code) => Opened::Refused(code),
         }
     }
 

@@ -9,10 +9,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use certwave_protocol::code::Code;
 use certwave_protocol::control::{ControlError, ControlTrust};
+use certwave_protocol::envelope::Unverified;
 use certwave_protocol::ids::{BrokerId, Fingerprint};
 use certwave_protocol::jws::VerifyingKey;
-use certwave_protocol::message::Der;
+use certwave_protocol::message::{Der, Payload};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -20,6 +22,8 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::certificate::Leaf;
+use crate::journal::PerSlot;
+use crate::machine::TrustedBy;
 
 /// Why a bundle cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,6 +116,36 @@ impl Trust {
             clock,
         })
     }
+}
+
+/// Believes a message or does not: its control certificate must chain to one of the device's two bundles and its key
+/// must have signed. Tells which of the bundles vouch for it.
+pub fn verify(
+    message: Unverified,
+    trusts: &PerSlot<Option<Arc<Trust>>>,
+    broker: &BrokerId,
+    clock: Clock,
+) -> Result<(Payload, TrustedBy), Code> {
+    let mut refusal = Code::UntrustedControl;
+    let mut key = None;
+    let mut vouches = |trust: &Option<Arc<Trust>>| match trust.as_ref().map(|t| t.control(message.x5c(), broker, clock))
+    {
+        Some(Ok(found)) => {
+            key = Some(found);
+            true
+        }
+        Some(Err(error)) => {
+            refusal = error.code();
+            false
+        }
+        None => false,
+    };
+    let by = TrustedBy {
+        a: vouches(&trusts.a),
+        b: vouches(&trusts.b),
+    };
+    let payload = message.verify(&key.ok_or(refusal)?).map_err(|e| e.code())?;
+    Ok((payload, by))
 }
 
 /// Bundles by their hash, so that thousands of devices in one process share one.

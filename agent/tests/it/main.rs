@@ -1,6 +1,11 @@
 //! The agent's tests: the state machine by itself, the disk under it, and devices against a real broker.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
+mod believe;
 mod broker;
 mod controller;
 mod devices;
+mod disk;
+mod machine;
+mod properties;
+mod world;
