@@ -76,8 +76,14 @@ async fn main() -> anyhow::Result<()> {
 fn log(format: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if format == "json" { builder.json().flatten_event(true).init() } else { builder.init() }
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if format == "json" {
+        builder.json().flatten_event(true).init();
+    } else {
+        builder.init();
+    }
 }
 
 /// Serves HTTP, waits for leadership, takes an epoch, then works until told to stop or deposed.
@@ -85,32 +91,50 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new()?);
     let ledger: Arc<dyn Ledger> = Arc::new(
         SqliteLedger::open(&run.ledger)
-            .await
             .with_context(|| format!("the ledger {} cannot be opened", run.ledger.display()))?,
     );
-    let client = kube::Client::try_default().await.context("no Kubernetes API is configured")?;
-    let listener = TcpListener::bind(run.http).await.with_context(|| format!("cannot listen on {}", run.http))?;
+    let client = kube::Client::try_default()
+        .await
+        .context("no Kubernetes API is configured")?;
+    let listener = TcpListener::bind(run.http)
+        .await
+        .with_context(|| format!("cannot listen on {}", run.http))?;
     let address = listener.local_addr()?;
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving HTTP");
     let (ready, is_ready) = watch::channel(false);
-    let state = http::State { ledger: Arc::clone(&ledger), metrics: Arc::clone(&metrics), ready: is_ready };
+    let state = http::State {
+        ledger: Arc::clone(&ledger),
+        metrics: Arc::clone(&metrics),
+        ready: is_ready,
+    };
     let server = tokio::spawn(http::serve(listener, state));
 
     let mut stop = std::pin::pin!(stopped());
-    let identity = run.identity.unwrap_or_else(|| format!("certwave-{}", uuid::Uuid::new_v4()));
+    let identity = run
+        .identity
+        .unwrap_or_else(|| format!("certwave-{}", uuid::Uuid::new_v4()));
     // A replica that waits for its turn is ready too: a rolling update goes on.
     ready.send_replace(true);
     let leadership = tokio::select! {
         l = reconcile::leader::acquire(client.clone(), &run.lease_namespace, "certwave-controller", &identity) => l?,
         () = &mut stop => return Ok(()),
     };
-    let epoch = ledger.take_epoch(&identity, unix_millis()).await.context("the ledger gives no epoch")?;
+    let epoch = ledger
+        .take_epoch(&identity, unix_millis())
+        .await
+        .context("the ledger gives no epoch")?;
     metrics.leader.set(1);
     tracing::info!(identity, epoch, "leading");
 
     let registry = Arc::new(Registry::default());
     let (notices, heard) = mpsc::channel(1024);
-    let engine = Engine::new(Arc::clone(&ledger), epoch, Arc::clone(&registry), notices, Arc::clone(&metrics));
+    let engine = Engine::new(
+        Arc::clone(&ledger),
+        epoch,
+        Arc::clone(&registry),
+        notices,
+        Arc::clone(&metrics),
+    );
     let reconcilers = reconcile::run(reconcile::Context {
         client,
         ledger,
@@ -135,7 +159,9 @@ async fn operate(run: Run) -> anyhow::Result<()> {
 }
 
 fn unix_millis() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -82,7 +82,7 @@ impl Engine {
         let Some(device) = self.read(&identity).await? else {
             return Err((Code::NotDeclared, "no such device".to_owned()));
         };
-        let (signer, key) = self.signer(&device, envelope.signer())?;
+        let (signer, key) = Self::signer(&device, envelope.signer())?;
         let payload = verified.insert(envelope.verify(&key).map_err(|e| (e.code(), e.to_string()))?);
         if let Body::Hello(hello) = &payload.body {
             let skew = hello.clock.saturating_sub(now() / 1000);
@@ -97,7 +97,7 @@ impl Engine {
     }
 
     /// Which of the device's recorded keys this is; a certificate that has ended signs nothing any more.
-    fn signer(&self, device: &Device, named: Option<Fingerprint>) -> Result<(Signer, VerifyingKey), Refusal> {
+    fn signer(device: &Device, named: Option<Fingerprint>) -> Result<(Signer, VerifyingKey), Refusal> {
         let candidates = [
             (Signer::Current, &device.current),
             (Signer::Pending, &device.pending),
@@ -162,7 +162,7 @@ impl Engine {
                 Err(LedgerError::Conflict) => {}
                 Err(LedgerError::KeyReused) => {
                     let refused =
-                        self.refused_request(signer, payload, Code::KeyReused, "the key has been used before");
+                        Self::refused_request(signer, payload, Code::KeyReused, "the key has been used before");
                     return self.fail_request(identity, refused).await;
                 }
                 Err(error) => return Err(self.out(&error)),
@@ -230,7 +230,7 @@ impl Engine {
         })
     }
 
-    fn refused_request(&self, signer: Signer, payload: &Payload, code: Code, detail: &str) -> Option<Event> {
+    fn refused_request(signer: Signer, payload: &Payload, code: Code, detail: &str) -> Option<Event> {
         let mark = JobMark {
             id: payload.job?,
             nonce: payload.nonce,

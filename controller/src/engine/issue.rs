@@ -76,7 +76,7 @@ impl Engine {
             })
             .map_err(|e| ours(&e))?;
         let at = now();
-        let issued = issuer
+        let leaf = issuer
             .ca
             .issue(
                 &LeafRequest {
@@ -89,23 +89,23 @@ impl Engine {
                 at / 1000,
             )
             .map_err(|e| ours(&e))?;
-        ensure_crl(&*self.ledger, self.epoch, &issuer, &issued.partition, at / 1000)
+        ensure_crl(&*self.ledger, self.epoch, &issuer, &leaf.partition, at / 1000)
             .await
             .map_err(|e| ours(&e))?;
         self.metrics.certificates_issued.with_label_values(&["device"]).inc();
         let record = CertificateRecord {
-            fingerprint: Fingerprint::of(&issued.der),
-            serial: issued.serial,
+            fingerprint: Fingerprint::of(&leaf.der),
+            serial: leaf.serial,
             issuer: issuer.ca.key_id().to_string(),
             spki: Fingerprint(*csr.spki_sha256()),
             public_key: csr.spki_der().to_vec(),
-            not_before: issued.not_before,
-            not_after: issued.not_after,
+            not_before: leaf.not_before,
+            not_after: leaf.not_after,
             kind: CertificateKind::Device,
             holder: device.id.device.to_string(),
             identity: Some(device.id.clone()),
             job,
-            der: issued.der.to_vec(),
+            der: leaf.der.to_vec(),
             issued_at: at,
         };
         let credential = Credential {

@@ -1,4 +1,4 @@
-//! One connection to each broker: mutual TLS as `~controller`, QoS 1, clean session.
+//! One connection to each broker: mutual TLS as `~controller`, `QoS` 1, clean session.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -62,7 +62,9 @@ pub(super) async fn run(engine: &Engine) {
             }
         }
         // Those of fleets without room wait for the next round.
-        ready.into_iter().for_each(|identity| engine.ready.push(identity));
+        for identity in ready {
+            engine.ready.push(identity);
+        }
     }
 }
 
@@ -90,11 +92,11 @@ impl Engine {
         for identity in ready.drain(..) {
             match self.ledger.device(&identity).await? {
                 Some(d) if d.fleet != fleet.key.name || d.object.namespace != fleet.key.namespace => {
-                    rest.push(identity)
+                    rest.push(identity);
                 }
                 Some(d) if d.job.as_ref().is_some_and(|j| j.state == JobState::Queued) => {
                     if paused || room == 0 {
-                        rest.push(identity)
+                        rest.push(identity);
                     } else {
                         room -= 1;
                         offers.push(identity);
@@ -191,18 +193,17 @@ impl Engine {
             return Ok(());
         };
         // Online and room: queued and sent in one transaction.
-        let decision = match self.presence.online(id) {
-            true => match step::step(&ctx, &queued, &Event::Offer) {
-                Decision::Same(_) => Decision::Change {
-                    device: queued,
-                    send: None,
-                },
+        let waits = Decision::Change {
+            device: queued.clone(),
+            send: None,
+        };
+        let decision = if self.presence.online(id) {
+            match step::step(&ctx, &queued, &Event::Offer) {
+                Decision::Same(_) => waits,
                 offered => offered,
-            },
-            false => Decision::Change {
-                device: queued,
-                send: None,
-            },
+            }
+        } else {
+            waits
         };
         self.carry_out(&device, decision, With::default()).await
     }
