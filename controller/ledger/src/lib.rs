@@ -118,7 +118,8 @@ pub trait Ledger: Send + Sync + 'static {
     // Rotations.
 
     /// Begins a Rotation: its members are the fleet's declared, enrolled devices with all of these labels, in the order in
-    /// which they expire, chosen once. Answers how many; repeating it changes nothing.
+    /// which they expire, chosen once; those that have expired are skipped from the start. Answers how many; repeating it
+    /// changes nothing.
     async fn start_rotation(
         &self,
         epoch: Epoch,
@@ -127,10 +128,12 @@ pub trait Ledger: Send + Sync + 'static {
     ) -> Result<u32>;
     /// One Rotation.
     async fn rotation(&self, uid: &str) -> Result<Option<StoredRotation>>;
-    /// Planned members, in their order, that have no open job and whose `not_before` has passed; expired ones too.
+    /// Planned members, in their order, that have no open job and whose `not_before` has passed; without those that have
+    /// expired.
     async fn next_members(&self, uid: &str, now: Millis, limit: u32) -> Result<Vec<Identity>>;
-    /// Planned members that cannot be rotated (expired, say) are skipped.
-    async fn skip_members(&self, epoch: Epoch, uid: &str, members: Vec<Identity>) -> Result<()>;
+    /// Skips the planned members without an open job whose certificate has expired meanwhile: they cannot connect any more,
+    /// and no turn of theirs comes. Answers how many. To be called now and then, lest the Rotation wait for them for ever.
+    async fn skip_expired(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32>;
     /// How a Rotation's members stand.
     async fn rotation_counts(&self, uid: &str) -> Result<RotationCounts>;
     /// Members that went wrong.

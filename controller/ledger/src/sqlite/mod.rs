@@ -284,9 +284,10 @@ impl Ledger for SqliteLedger {
         self.read(move |db| rotation::next_members(db, &uid, now, limit)).await
     }
 
-    async fn skip_members(&self, epoch: Epoch, uid: &str, members: Vec<Identity>) -> Result<()> {
+    async fn skip_expired(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32> {
         let uid = uid.to_owned();
-        self.fenced(epoch, move |db| rotation::skip(db, &uid, &members)).await
+        self.fenced(epoch, move |db| rotation::skip_expired(db, &uid, now))
+            .await
     }
 
     async fn rotation_counts(&self, uid: &str) -> Result<RotationCounts> {

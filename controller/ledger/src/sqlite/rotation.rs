@@ -46,6 +46,7 @@ pub(super) fn start(db: &Connection, r: &RotationRecord, selector: &BTreeMap<Str
     let members = u32::try_from(members).map_err(|_| LedgerError::Invalid("too many members".to_owned()))?;
     db.prepare_cached("UPDATE rotations SET members = ?2 WHERE id = ?1")?
         .execute(params![rotation, members])?;
+    skip_expired(db, &r.uid, r.started)?;
     Ok(members)
 }
 
@@ -81,22 +82,23 @@ pub(super) fn next_members(db: &Connection, uid: &str, now: Millis, limit: u32) 
         "SELECT d.broker, d.device FROM members m JOIN devices d ON d.id = m.device
          WHERE m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.outcome = 'Planned'
              AND d.declared = 1 AND d.job_open = 0 AND (d.not_before IS NULL OR d.not_before <= ?2)
+             AND d.not_after > ?4
          ORDER BY m.wave, m.ordinal LIMIT ?3",
-        params![uid, now, limit],
+        params![uid, now, limit, now.div_euclid(1000)],
     )
 }
 
-/// Members whose turn will not come.
-pub(super) fn skip(db: &Connection, uid: &str, members: &[Identity]) -> Result<()> {
-    let mut update = db.prepare_cached(
-        "UPDATE members SET outcome = 'Skipped'
-         WHERE rotation = (SELECT id FROM rotations WHERE uid = ?1) AND outcome = 'Planned'
-             AND device = (SELECT id FROM devices WHERE broker = ?2 AND device = ?3)",
-    )?;
-    for member in members {
-        update.execute([uid, member.broker.as_str(), member.device.as_str()])?;
-    }
-    Ok(())
+/// Planned members that cannot connect any more.
+pub(super) fn skip_expired(db: &Connection, uid: &str, now: Millis) -> Result<u32> {
+    let skipped = db
+        .prepare_cached(
+            "UPDATE members SET outcome = 'Skipped'
+             WHERE rotation = (SELECT id FROM rotations WHERE uid = ?1) AND outcome = 'Planned'
+                 AND device IN (SELECT d.id FROM devices d JOIN rotations r ON r.fleet = d.fleet
+                     WHERE r.uid = ?1 AND d.declared = 1 AND d.job_open = 0 AND d.not_after <= ?2)",
+        )?
+        .execute(params![uid, now.div_euclid(1000)])?;
+    u32::try_from(skipped).map_err(|_| LedgerError::Invalid("too many members".to_owned()))
 }
 
 /// How the members stand.

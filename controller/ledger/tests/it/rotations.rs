@@ -187,8 +187,6 @@ pub(crate) async fn who_leaves_the_fleet_is_skipped(ledger: Arc<dyn Ledger>) {
         ..RotationCounts::default()
     };
     assert_eq!(ledger.rotation_counts("r").await.unwrap(), expected);
-    ledger.skip_members(epoch, "r", vec![identity(3)]).await.unwrap();
-    assert_eq!(ledger.rotation_counts("r").await.unwrap().skipped, 4);
 }
 
 pub(crate) async fn a_rotation_ends_once_and_nobody_else_gets_a_turn(ledger: Arc<dyn Ledger>) {
@@ -226,4 +224,47 @@ pub(crate) async fn a_rotation_ends_once_and_nobody_else_gets_a_turn(ledger: Arc
         .end_rotation(epoch, "unknown", RotationOutcome::Failed, NOW)
         .await;
     assert_eq!(unknown, Err(LedgerError::NotFound("such Rotation")));
+}
+
+pub(crate) async fn who_has_expired_gets_no_turn(ledger: Arc<dyn Ledger>) {
+    let epoch = begin(&*ledger, 4).await;
+    for (n, days) in [(0, -1), (1, 1), (2, 1), (3, 9)] {
+        enrol(&*ledger, epoch, n, days).await;
+    }
+    assert_eq!(
+        ledger
+            .start_rotation(epoch, rotation("r"), BTreeMap::new())
+            .await
+            .unwrap(),
+        4
+    );
+    let expected = RotationCounts {
+        members: 4,
+        planned: 3,
+        skipped: 1,
+        ..RotationCounts::default()
+    };
+    assert_eq!(ledger.rotation_counts("r").await.unwrap(), expected);
+    assert_eq!(
+        ledger.next_members("r", NOW, 10).await.unwrap(),
+        [1, 2, 3].map(identity)
+    );
+    change(&*ledger, epoch, 2, |d| d.job = Some(member_job(2, JobState::Sent))).await;
+
+    let later = NOW + 2 * DAY_S * 1000;
+    assert_eq!(ledger.next_members("r", later, 10).await.unwrap(), [identity(3)]);
+    assert_eq!(
+        ledger.skip_expired(epoch, "r", later).await.unwrap(),
+        1,
+        "the one with a job ends by its job"
+    );
+    assert_eq!(ledger.skip_expired(epoch, "r", later).await.unwrap(), 0);
+    let expected = RotationCounts {
+        members: 4,
+        planned: 1,
+        in_flight: 1,
+        skipped: 2,
+        ..RotationCounts::default()
+    };
+    assert_eq!(ledger.rotation_counts("r").await.unwrap(), expected);
 }

@@ -51,6 +51,7 @@ suite! { fresh();
     rotations::a_members_outcome_follows_its_job
     rotations::a_planned_retry_keeps_its_place_in_line
     rotations::who_leaves_the_fleet_is_skipped
+    rotations::who_has_expired_gets_no_turn
     rotations::a_rotation_ends_once_and_nobody_else_gets_a_turn
 }
 
