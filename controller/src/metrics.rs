@@ -53,9 +53,11 @@ impl Metrics {
             Ok(metric)
         };
         let message_seconds = Histogram::with_opts(
-            HistogramOpts::new("certwave_message_seconds", "Seconds from a device's message to its answer").buckets(vec![
-                0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0,
-            ]),
+            HistogramOpts::new(
+                "certwave_message_seconds",
+                "Seconds from a device's message to its answer",
+            )
+            .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0]),
         )?;
         registry.register(Box::new(message_seconds.clone()))?;
         let leader = IntGauge::new("certwave_leader", "1 while this process leads")?;

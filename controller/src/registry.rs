@@ -134,7 +134,11 @@ fn read<K: std::hash::Hash + Eq, V: Clone>(map: &RwLock<HashMap<K, V>>, key: &K)
 }
 
 fn all<K, V: Clone>(map: &RwLock<HashMap<K, V>>) -> Vec<V> {
-    map.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    map.read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .values()
+        .cloned()
+        .collect()
 }
 
 fn put<K: std::hash::Hash + Eq, V>(map: &RwLock<HashMap<K, V>>, key: K, value: Option<V>) {
