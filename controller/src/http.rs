@@ -59,7 +59,11 @@ async fn ready(Shared(state): Shared<State>) -> Response {
 }
 
 async fn metrics(Shared(state): Shared<State>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.metrics.text()).into_response()
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        state.metrics.text(),
+    )
+        .into_response()
 }
 
 /// A CRL in DER (RFC 5280 4.2.1.13, media type of RFC 2585).
@@ -68,11 +72,16 @@ async fn crl(
     Path((issuer, file)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    let Some(partition) = file.strip_suffix(".crl") else { return StatusCode::NOT_FOUND.into_response() };
+    let Some(partition) = file.strip_suffix(".crl") else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
     match tokio::time::timeout(TIMEOUT, state.ledger.crl(&issuer, partition)).await {
         Ok(Ok(Some(crl))) => {
             let tag = format!("\"{}\"", crl.number);
-            if headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes()) {
+            if headers
+                .get(header::IF_NONE_MATCH)
+                .is_some_and(|v| v.as_bytes() == tag.as_bytes())
+            {
                 return StatusCode::NOT_MODIFIED.into_response();
             }
             let mut response = typed("application/pkix-crl", crl.der);
@@ -88,7 +97,9 @@ async fn crl(
 
 /// A CA's certificate in DER, by its fingerprint or its key's id (RFC 5280 4.2.2.1).
 async fn authority(Shared(state): Shared<State>, Path(file): Path<String>) -> Response {
-    let Some(name) = file.strip_suffix(".cer") else { return StatusCode::NOT_FOUND.into_response() };
+    let Some(name) = file.strip_suffix(".cer") else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
     let found = match name.parse::<Fingerprint>() {
         Ok(fingerprint) => state.ledger.certificate(&fingerprint).await,
         Err(_) => state.ledger.authority(name).await,
