@@ -11,9 +11,9 @@ use serde::Deserialize;
 
 use crate::algorithm::Algorithm;
 use crate::claim::{Claim, ClaimError};
-use crate::device::Setup;
 use crate::machine;
 use crate::mqtt::{Address, BadUrl};
+use crate::setup::Setup;
 use crate::store::read_certificates;
 use crate::trust::Trusts;
 

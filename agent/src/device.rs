@@ -18,79 +18,15 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 use crate::certificate::check;
-use crate::claim::Claim;
 use crate::disk::Fuse;
+use crate::hooks::Hooks;
 use crate::journal::{Held, Journal, PerSlot};
-use crate::machine::{
-    self, Config, Credential, Effect, Failure, Input, Reference, Signer, State, Timer, TrustedBy, Via, Wait,
-};
-use crate::mqtt::{Address, LinkError, Session, Target, tls_config};
+use crate::machine::{self, Credential, Effect, Failure, Input, Reference, Signer, State, Timer, TrustedBy, Via, Wait};
+use crate::mqtt::{LinkError, Session, Target, tls_config};
 use crate::recover;
+use crate::setup::Setup;
 use crate::store::{KeyStore, Storage, StoreError};
-use crate::trust::{Clock, Trust, Trusts, verify};
-
-/// What a device needs to know to run.
-#[derive(Debug)]
-pub struct Setup {
-    /// For the state machine.
-    pub config: Config,
-    /// Where devices connect.
-    pub url: Address,
-    /// Topic prefix.
-    pub prefix: String,
-    /// To enrol with.
-    pub claim: Option<Arc<Claim>>,
-    /// The first trust bundle.
-    pub anchors: Vec<Der>,
-    /// The first and the longest wait between attempts to connect.
-    pub backoff: (Duration, Duration),
-    /// Seconds between pings on an idle connection.
-    pub keep_alive: u16,
-    /// Parsed bundles, shared by all devices of a process.
-    pub trusts: Arc<Trusts>,
-    /// Seconds that the device's clock is off. Not 0 in the simulator only.
-    pub clock_offset: i64,
-}
-
-/// Leave to connect, held as long as the connection lives.
-pub type Leave = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
-
-/// Those who watch a device, and the simulator's faults. Every method does nothing unless it is written anew.
-pub trait Hooks: Send + Sync {
-    /// Something happened; `state` is what came of it and `effects` what will be done.
-    fn stepped(&self, state: &State, effects: &[Effect]) {
-        let _ = (state, effects);
-    }
-    /// A connection was not made or broke.
-    fn link_failed(&self, error: &LinkError) {
-        let _ = error;
-    }
-    /// Waits before connecting.
-    fn leave(&self, via: Via) -> Option<Leave> {
-        let _ = via;
-        None
-    }
-    /// A connection that shall fail without being tried.
-    fn shut(&self, journal: &Journal, via: Via) -> Option<Failure> {
-        let _ = (journal, via);
-        None
-    }
-    /// How many times a message is published.
-    fn copies(&self, journal: &Journal, body: &Body) -> usize {
-        let _ = (journal, body);
-        1
-    }
-    /// How long the device takes for each message it gets.
-    fn delay(&self, journal: &Journal) -> Duration {
-        let _ = journal;
-        Duration::ZERO
-    }
-}
-
-/// Nobody watches.
-#[derive(Debug, Clone, Copy)]
-pub struct Unwatched;
-impl Hooks for Unwatched {}
+use crate::trust::{Clock, Trust, verify};
 
 /// A device that runs.
 pub struct Device<S, H> {

@@ -24,10 +24,11 @@ use self::report::Report;
 use self::watch::{Pace, Seen, Shared, Sim, Totals};
 use crate::algorithm::Algorithm;
 use crate::claim::Claim;
-use crate::device::{Device, Setup, stopped};
+use crate::device::{Device, stopped};
 use crate::disk::{Disk, FileDisk, Fuse, MemoryDisk};
 use crate::machine::Config;
 use crate::mqtt::Address;
+use crate::setup::Setup;
 use crate::store::{Storage as _, Store, read_certificates, write_certificates};
 use crate::trust::Trusts;
 
@@ -116,6 +117,7 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut term, mut usr1) = (signal(SignalKind::terminate())?, signal(SignalKind::user_defined1())?);
     let duration = args.duration.map(Duration::from_secs);
+    allow_sockets();
     let file = args.report.clone();
     let simulator = Simulator::start(&args)?;
     let started = tokio::time::Instant::now();
@@ -142,6 +144,21 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     println!("{}", report.line(started.elapsed()));
     simulator.stop().await;
     Ok(())
+}
+
+/// One socket for each device: as many as the system lets this process have.
+fn allow_sockets() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    ) {
+        tracing::warn!(%error, ?limit, "the limit of open files stays as it is");
+    }
 }
 
 async fn at_end(started: tokio::time::Instant, duration: Option<Duration>) {

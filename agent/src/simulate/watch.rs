@@ -13,8 +13,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::fault::Fault;
-use crate::device::{Hooks, Leave};
 use crate::disk::Fuse;
+use crate::hooks::{Hooks, Leave};
 use crate::journal::{Goal, Journal, PerSlot, Phase};
 use crate::machine::{Credential, Effect, Failure, Link, State, Via};
 use crate::mqtt::LinkError;

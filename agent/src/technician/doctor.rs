@@ -17,10 +17,10 @@ use super::live::{Live, now};
 use super::status::date;
 use crate::certificate::check;
 use crate::config::AgentConfig;
-use crate::device::Setup;
 use crate::disk::FileDisk;
 use crate::journal::Journal;
 use crate::mqtt::{Address, alert_name, tls_config};
+use crate::setup::Setup;
 use crate::store::{KeyStore as _, Storage as _, Store, StoreError, certificate_file, key_file};
 use crate::trust::Clock;
 

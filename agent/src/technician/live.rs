@@ -8,7 +8,7 @@ use certwave_protocol::code::Code;
 use certwave_protocol::message::Slot;
 use serde::{Deserialize, Serialize};
 
-use crate::device::Hooks;
+use crate::hooks::Hooks;
 use crate::machine::{Credential, Effect, Failure, Link, State};
 use crate::mqtt::LinkError;
 

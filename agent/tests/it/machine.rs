@@ -11,7 +11,7 @@ use certwave_protocol::message::{
 
 use crate::world::{World, certificate, job_id, rotate};
 
-fn statuses(world: &World) -> Vec<(Step, Option<Code>)> {
+pub(crate) fn statuses(world: &World) -> Vec<(Step, Option<Code>)> {
     let status = |b: &&Body| match b {
         Body::Status(Status { step, code, .. }) => Some((*step, *code)),
         _ => None,
@@ -23,7 +23,7 @@ fn csr(world: &World) -> Der {
     world.journal().job.as_ref().unwrap().csr.clone().unwrap()
 }
 
-fn commit(world: &World) -> Body {
+pub(crate) fn commit(world: &World) -> Body {
     let job = world.journal().job.as_ref().unwrap();
     let leaf = world.journal().held(job.goal.slot().unwrap()).unwrap().leaf;
     Body::Commit(Commit {
@@ -31,7 +31,7 @@ fn commit(world: &World) -> Body {
     })
 }
 
-fn task(task: Task) -> Body {
+pub(crate) fn task(task: Task) -> Body {
     Body::Job(Job {
         task,
         attempt: 1,
@@ -41,7 +41,7 @@ fn task(task: Task) -> Body {
 }
 
 /// Connected with the new certificate, `tested` sent.
-fn tested() -> World {
+pub(crate) fn tested() -> World {
     let mut world = on_trial();
     world.network(true);
     assert!(matches!(world.said()[..], [Body::Tested(_)]));
@@ -58,7 +58,7 @@ fn on_trial() -> World {
 }
 
 /// The job is taken on and the request sent.
-fn accepted() -> World {
+pub(crate) fn accepted() -> World {
     let mut world = World::enrolled();
     world.down(world.message(1, rotate()));
     assert!(matches!(world.said()[..], [Body::Status(_), Body::Csr(_)]));
@@ -76,195 +76,6 @@ fn a_rotation_ends_with_the_new_slot_active_and_the_old_one_kept() {
     assert_eq!(world.journal().active, Some(Slot::B));
     assert!(world.journal().is_confirmed(Slot::A) && world.journal().is_confirmed(Slot::B));
     assert!(!world.timers.contains(&Timer::Trial));
-}
-
-#[test]
-fn each_wrong_message_changes_nothing_and_is_named() {
-    let wrong_bundle = task(Task::Trust {
-        anchors: vec![Der(vec![1])],
-        bundle: Fingerprint([3; 32]),
-    });
-    type Change = fn(&mut Payload);
-    let with = |body: Body, change: Change| {
-        move |world: &World| {
-            let mut payload = world.message(1, body.clone());
-            change(&mut payload);
-            payload
-        }
-    };
-    type Make = Box<dyn Fn(&World) -> Payload>;
-    let cases: Vec<(&str, fn() -> World, Make, Code)> = vec![
-        (
-            "broker",
-            accepted,
-            Box::new(with(rotate(), |p| p.broker = "b2".parse().unwrap())),
-            Code::WrongBroker,
-        ),
-        (
-            "device",
-            accepted,
-            Box::new(with(rotate(), |p| p.device = "sim-0002".parse().unwrap())),
-            Code::WrongDevice,
-        ),
-        (
-            "session",
-            accepted,
-            Box::new(with(rotate(), |p| p.session = Nonce([99; 16]))),
-            Code::WrongSession,
-        ),
-        (
-            "version",
-            accepted,
-            Box::new(with(rotate(), |p| p.v = 2)),
-            Code::UnsupportedVersion,
-        ),
-        (
-            "epoch of a job again",
-            accepted,
-            Box::new(with(rotate(), |p| p.epoch = Some(4))),
-            Code::WrongEpoch,
-        ),
-        (
-            "nonce of a job again",
-            accepted,
-            Box::new(with(rotate(), |p| p.nonce = Some(Nonce([1; 16])))),
-            Code::WrongNonce,
-        ),
-        (
-            "an older job",
-            accepted,
-            Box::new(with(rotate(), |p| p.job = Some(job_id(0)))),
-            Code::UnknownJob,
-        ),
-        (
-            "no epoch",
-            accepted,
-            Box::new(with(rotate(), |p| p.epoch = None)),
-            Code::Malformed,
-        ),
-        (
-            "a later job on trial",
-            tested,
-            Box::new(with(rotate(), |p| p.job = Some(job_id(2)))),
-            Code::Busy,
-        ),
-        (
-            "kind of job",
-            World::enrolled,
-            Box::new(with(task(Task::Unknown), |_| ())),
-            Code::UnknownType,
-        ),
-        (
-            "algorithms",
-            World::enrolled,
-            Box::new(with(
-                task(Task::Rotate {
-                    algorithms: vec!["ROT-13".to_owned()],
-                }),
-                |_| (),
-            )),
-            Code::Unsupported,
-        ),
-        (
-            "rollback to nowhere",
-            World::enrolled,
-            Box::new(with(
-                task(Task::Rollback {
-                    to: Fingerprint([8; 32]),
-                }),
-                |_| (),
-            )),
-            Code::RollbackImpossible,
-        ),
-        (
-            "bundle",
-            World::enrolled,
-            Box::new(with(wrong_bundle, |_| ())),
-            Code::Malformed,
-        ),
-        (
-            "certificate of no job",
-            World::enrolled,
-            Box::new(with(certificate(&Der(vec![0; 5])), |_| ())),
-            Code::UnknownJob,
-        ),
-        (
-            "certificate, epoch",
-            accepted,
-            Box::new(with(certificate(&Der(vec![0; 5])), |p| p.epoch = Some(4))),
-            Code::WrongEpoch,
-        ),
-        (
-            "certificate, nonce",
-            accepted,
-            Box::new(with(certificate(&Der(vec![0; 5])), |p| p.nonce = Some(Nonce([1; 16])))),
-            Code::WrongNonce,
-        ),
-        (
-            "commit before any test",
-            accepted,
-            Box::new(|w| {
-                let subject = Subject::Certificate(w.journal().held(Slot::A).unwrap().leaf);
-                w.message(1, Body::Commit(Commit { subject }))
-            }),
-            Code::OutOfOrder,
-        ),
-        (
-            "commit of another certificate",
-            tested,
-            Box::new(|w| {
-                let subject = Subject::Certificate(w.journal().held(Slot::A).unwrap().leaf);
-                w.message(1, Body::Commit(Commit { subject }))
-            }),
-            Code::CommitImpossible,
-        ),
-        (
-            "commit, nonce",
-            tested,
-            Box::new(|w| Payload {
-                nonce: Some(Nonce([1; 16])),
-                ..w.message(1, commit(w))
-            }),
-            Code::WrongNonce,
-        ),
-        (
-            "commit of another job",
-            tested,
-            Box::new(|w| Payload {
-                job: Some(job_id(2)),
-                ..w.message(1, commit(w))
-            }),
-            Code::UnknownJob,
-        ),
-        (
-            "commit of the last connection",
-            tested,
-            Box::new(|w| Payload {
-                session: Nonce([1; 16]),
-                ..w.message(1, commit(w))
-            }),
-            Code::WrongSession,
-        ),
-        (
-            "a device's message",
-            accepted,
-            Box::new(with(
-                Body::Tested(certwave_protocol::message::Tested {
-                    subject: Subject::Certificate(Fingerprint([0; 32])),
-                }),
-                |_| (),
-            )),
-            Code::UnknownType,
-        ),
-    ];
-    for (name, start, make, code) in cases {
-        let mut world = start();
-        let before = world.journal().clone();
-        let payload = make(&world);
-        world.down(payload);
-        assert_eq!(world.ignored(), Some(code), "{name}");
-        assert_eq!(*world.journal(), before, "{name}");
-    }
 }
 
 #[test]

@@ -8,4 +8,5 @@ mod devices;
 mod disk;
 mod machine;
 mod properties;
+mod refusals;
 mod world;

@@ -399,11 +399,9 @@ impl Controller {
                 self.csr.get_or_insert_with(|| csr.csr.clone());
                 out.extend(self.certificate());
             }
-            Body::Tested(tested) => {
-                if self.subject == Some(tested.subject) && !self.ended {
-                    self.committed = true;
-                    out.extend(commit(self));
-                }
+            Body::Tested(tested) if self.subject == Some(tested.subject) && !self.ended => {
+                self.committed = true;
+                out.extend(commit(self));
             }
             Body::Status(status) => match status.step {
                 Step::Committed => self.end(true),
