@@ -81,7 +81,7 @@ CREATE TABLE devices (
 ) STRICT;
 CREATE UNIQUE INDEX devices_object ON devices (namespace, name) WHERE declared = 1;
 CREATE INDEX devices_wake ON devices (wake_at) WHERE wake_at IS NOT NULL;
-CREATE INDEX devices_open ON devices (fleet, job_state, job_since) WHERE job_open = 1;
+CREATE INDEX devices_open ON devices (fleet, job_state, job_since, job_kind) WHERE job_open = 1;
 CREATE INDEX devices_rotation ON devices (job_rotation, job_state, job_open) WHERE job_open = 1;
 CREATE INDEX devices_expiry ON devices (fleet, not_after, device) WHERE declared = 1 AND job_open = 0;
 CREATE INDEX devices_issuer ON devices (fleet, issuer) WHERE declared = 1 AND job_open = 0;

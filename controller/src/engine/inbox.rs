@@ -2,7 +2,7 @@
 
 use certwave_core::model::{Device, Identity};
 use certwave_core::step::{self, Context, Decision, Event, JobMark, Signer};
-use certwave_ledger::LedgerError;
+use certwave_ledger::{FleetKey, LedgerError};
 use certwave_pki::Csr;
 use certwave_protocol::VERSION;
 use certwave_protocol::code::Code;
@@ -338,7 +338,7 @@ impl Engine {
             .as_ref()
             .is_some_and(|j| j.state == certwave_core::model::JobState::Queued)
         {
-            self.ready.push(identity.clone());
+            self.ready.push(FleetKey::of(device), identity.clone());
             self.registry.nudge();
         } else if device.job.is_none() {
             tracing::trace!(device = describe(identity), "hello");

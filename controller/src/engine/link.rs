@@ -87,7 +87,13 @@ pub(super) async fn supervise(engine: Arc<Engine>) {
         let mut changed = std::pin::pin!(registry.brokers_changed());
         changed.as_mut().enable();
         let wanted = registry.brokers();
-        tasks.retain(|id, (version, _)| wanted.iter().any(|b| b.id == *id && b.version == *version));
+        tasks.retain(|id, (version, _)| {
+            let same = wanted.iter().any(|b| b.id == *id && b.version == *version);
+            if !same {
+                engine.links.set(id, None);
+            }
+            same
+        });
         for entry in wanted {
             if !tasks.contains_key(&entry.id) {
                 let task = tokio::spawn(keep(Arc::clone(&engine), Arc::clone(&entry)));

@@ -3,14 +3,14 @@
 //! One task does all of it, so two devices never race for the last slot. The count of devices in flight is the
 //! ledger's, so a restart forgets none.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use certwave_core::due::{self, Target};
-use certwave_core::model::{Identity, JobState};
+use certwave_core::model::Identity;
 use certwave_core::step::{self, Context, Decision, Event, NewJob};
-use certwave_ledger::{DueQuery, LedgerError};
+use certwave_ledger::{DueQuery, FleetKey, LedgerError};
 use certwave_protocol::ids::Nonce;
 use futures::StreamExt as _;
 
@@ -24,25 +24,42 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Jobs made in one go.
 const BATCH: u32 = 256;
 const CONCURRENCY: usize = 32;
+/// Waiting devices that one sweep looks at, the longest waiting first.
+const SWEPT: u32 = 10_000;
 
-/// Devices with a queued job that were just heard.
+/// Devices with a queued job that were just heard, by fleet, each once, the first heard first.
 #[derive(Default)]
-pub(super) struct Ready(Mutex<VecDeque<Identity>>);
+pub(super) struct Ready(Mutex<HashMap<FleetKey, Line>>);
+
+#[derive(Default)]
+struct Line {
+    order: VecDeque<Identity>,
+    members: HashSet<Identity>,
+}
 
 impl Ready {
-    pub(super) fn push(&self, identity: Identity) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(identity);
+    pub(super) fn push(&self, fleet: FleetKey, identity: Identity) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = lines.entry(fleet).or_default();
+        if line.members.insert(identity.clone()) {
+            line.order.push_back(identity);
+        }
     }
 
-    fn take(&self) -> Vec<Identity> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain(..)
-            .collect()
+    fn take(&self, fleet: &FleetKey, most: u32) -> Vec<Identity> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(line) = lines.get_mut(fleet) else {
+            return Vec::new();
+        };
+        let most = line.order.len().min(most as usize);
+        let taken: Vec<_> = line.order.drain(..most).collect();
+        for identity in &taken {
+            line.members.remove(identity);
+        }
+        if line.order.is_empty() {
+            lines.remove(fleet);
+        }
+        taken
     }
 }
 
@@ -55,24 +72,26 @@ pub(super) async fn run(engine: &Engine) {
         if sweep {
             swept = tokio::time::Instant::now();
         }
-        let mut ready = engine.ready.take();
         for fleet in engine.registry.fleets() {
-            if let Err(error) = engine.serve(&fleet, &mut ready, sweep).await {
+            if let Err(error) = engine.serve(&fleet, sweep).await {
                 engine.ledger_failed(&error);
             }
-        }
-        // Those of fleets without room wait for the next round.
-        for identity in ready {
-            engine.ready.push(identity);
         }
     }
 }
 
 impl Engine {
     /// One round for one fleet. While its broker is out nothing starts: that is our fault, not the devices'.
-    async fn serve(&self, fleet: &FleetEntry, ready: &mut Vec<Identity>, sweep: bool) -> Result<(), LedgerError> {
+    async fn serve(&self, fleet: &FleetEntry, sweep: bool) -> Result<(), LedgerError> {
         if self.links.get(&fleet.broker).is_none() {
             return Ok(());
+        }
+        if sweep {
+            for identity in self.ledger.queued(&fleet.key, SWEPT).await? {
+                if self.presence.online(&identity) {
+                    self.ready.push(fleet.key.clone(), identity);
+                }
+            }
         }
         let rotation = self
             .registry
@@ -80,41 +99,17 @@ impl Engine {
             .into_iter()
             .filter(|r| r.fleet == fleet.key)
             .min_by(|a, b| a.uid.cmp(&b.uid));
+        if rotation.as_ref().is_some_and(|r| r.control == RotationControl::Paused) {
+            return Ok(());
+        }
         let limit = rotation
             .as_ref()
             .map_or(fleet.policy.max_in_flight, |r| r.max_in_flight);
         let mut room = limit.saturating_sub(self.ledger.in_flight(&fleet.key).await?);
-        let paused = rotation.as_ref().is_some_and(|r| r.control == RotationControl::Paused);
-
-        // Those that were heard and wait.
-        let mut offers: Vec<Identity> = Vec::new();
-        let mut rest = Vec::new();
-        for identity in ready.drain(..) {
-            match self.ledger.device(&identity).await? {
-                Some(d) if d.fleet != fleet.key.name || d.object.namespace != fleet.key.namespace => {
-                    rest.push(identity);
-                }
-                Some(d) if d.job.as_ref().is_some_and(|j| j.state == JobState::Queued) => {
-                    if paused || room == 0 {
-                        rest.push(identity);
-                    } else {
-                        room -= 1;
-                        offers.push(identity);
-                    }
-                }
-                _ => {}
-            }
-        }
-        *ready = rest;
-        self.offer(offers).await;
-        if sweep {
-            for identity in self.ledger.queued(&fleet.key, 10_000).await? {
-                if self.presence.online(&identity) && !ready.contains(&identity) {
-                    ready.push(identity);
-                }
-            }
-        }
-        if room == 0 || paused {
+        let heard = self.ready.take(&fleet.key, room);
+        room = room.saturating_sub(u32::try_from(heard.len()).unwrap_or(u32::MAX));
+        self.offer(heard).await;
+        if room == 0 {
             return Ok(());
         }
         match &rotation {

@@ -78,14 +78,15 @@ pub(super) fn queued(db: &Connection, fleet: &FleetKey, limit: u32) -> Result<Ve
     )
 }
 
-/// Slots in use.
+/// Slots in use. An enrolment holds none: its device may lie in a store-room for months before it proves itself.
 pub(super) fn in_flight(db: &Connection, fleet: &FleetKey) -> Result<u32> {
     let Some(fleet) = declare::known_fleet(db, fleet)? else {
         return Ok(0);
     };
     let mut count = db.prepare_cached(
         "SELECT count(*) FROM devices
-         WHERE fleet = ?1 AND job_open = 1 AND job_state IN ('Sent', 'Accepted', 'Issued', 'Committing')",
+         WHERE fleet = ?1 AND job_open = 1 AND job_kind <> 'enrol'
+             AND job_state IN ('Sent', 'Accepted', 'Issued', 'Committing')",
     )?;
     Ok(count.query_row([fleet], |row| row.get(0))?)
 }
@@ -107,7 +108,7 @@ pub(super) fn counts(db: &Connection, fleet: &FleetKey, now: Millis, online_afte
              END AS state,
              count(*),
              count(*) FILTER (WHERE job_state = 'Queued'),
-             count(*) FILTER (WHERE job_state IN ('Sent', 'Accepted', 'Issued', 'Committing')),
+             count(*) FILTER (WHERE job_kind <> 'enrol' AND job_state IN ('Sent', 'Accepted', 'Issued', 'Committing')),
              count(*) FILTER (WHERE last_seen >= ?3),
              min(not_after) FILTER (WHERE not_after * 1000 > ?2)
          FROM devices WHERE fleet = ?1 AND declared = 1 GROUP BY state",
