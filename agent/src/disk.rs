@@ -90,6 +90,15 @@ impl FileDisk {
         Self::with_fuse(dir, Fuse::never())
     }
 
+    /// Opens `dir` to look at it; makes nothing.
+    pub fn look(dir: &Path) -> io::Result<Self> {
+        fs::read_dir(dir)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            fuse: Fuse::never(),
+        })
+    }
+
     /// As [`FileDisk::open`], with a fuse between any two instructions.
     pub fn with_fuse(dir: &Path, fuse: Fuse) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;

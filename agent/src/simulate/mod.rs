@@ -32,6 +32,9 @@ use crate::setup::Setup;
 use crate::store::{Storage as _, Store, read_certificates, write_certificates};
 use crate::trust::Trusts;
 
+/// How long the devices may take to leave.
+const LEAVE_TIME: Duration = Duration::from_secs(5);
+
 /// `certwave-agent simulate`.
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
@@ -248,12 +251,13 @@ impl Simulator {
         &self.report
     }
 
-    /// Switches all devices off and waits until they have left.
+    /// Switches all devices off and waits until they have left, or for a few seconds.
     pub async fn stop(mut self) {
         for stop in &self.stops {
             let _ = stop.send(true);
         }
-        while self.tasks.join_next().await.is_some() {}
+        let left = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LEAVE_TIME, left).await;
     }
 }
 

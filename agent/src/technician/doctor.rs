@@ -173,7 +173,7 @@ pub fn examine(config_file: &Path) -> Diagnosis {
 }
 
 fn state(d: &mut Diagnosis, config: &AgentConfig) -> Option<(Store<FileDisk>, Journal)> {
-    let store = match FileDisk::open(&config.state_dir) {
+    let store = match FileDisk::look(&config.state_dir) {
         Ok(disk) => Store::new(disk),
         Err(error) => {
             let found = format!("{}: {error}", config.state_dir.display());

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use anyhow::Context as _;
 use certwave_protocol::ids::{BrokerId, DeviceId, Fingerprint, JobId};
 use certwave_protocol::message::{Progress, Slot};
 use serde::Serialize;
@@ -54,7 +55,8 @@ struct JobStatus {
 impl Status {
     /// Reads it from the device's files; changes nothing.
     pub fn read(config: &AgentConfig) -> anyhow::Result<Self> {
-        let store = Store::new(FileDisk::open(&config.state_dir)?);
+        let look = FileDisk::look(&config.state_dir);
+        let store = Store::new(look.with_context(|| format!("cannot read {}", config.state_dir.display()))?);
         let journal = store.journal()?;
         let live = Live::read(&config.state_dir);
         let mut slots = Vec::new();
@@ -91,7 +93,7 @@ impl Status {
         });
         Ok(Self {
             device: config.device_id.clone(),
-            broker: config.broker.id.clone(),
+            broker: config.setup().ok().map(|setup| setup.config.broker),
             running: live.as_ref().is_some_and(Live::is_running),
             active: journal.as_ref().and_then(|j| j.active),
             slots,
