@@ -1,6 +1,6 @@
 //! The job's states in one table: how long each may last, and what may follow.
 
-use crate::model::{Job, JobState, Millis};
+use crate::model::{Job, JobKind, JobState, Millis};
 use crate::policy::JobPolicy;
 
 /// How long a state may last.
@@ -135,6 +135,12 @@ impl Job {
             Limit::Lost => Some(policy.lost_after),
         };
         self.deadline = limit.map(|l| now.saturating_add(l));
+    }
+
+    /// True while the job counts against `maxInFlight`. An enrolment does not: its device may lie in a store-room for
+    /// months before it proves itself.
+    pub fn holds_slot(&self) -> bool {
+        self.kind != JobKind::Enrol && self.state.in_flight()
     }
 
     /// The earlier of the state's and the job's deadline.

@@ -235,7 +235,7 @@ impl JobState {
         )
     }
 
-    /// True while the job holds one of the slots of `maxInFlight`.
+    /// True while the device works on the job.
     pub fn in_flight(self) -> bool {
         matches!(self, Self::Sent | Self::Accepted | Self::Issued | Self::Committing)
     }

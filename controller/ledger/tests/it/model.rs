@@ -288,7 +288,7 @@ async fn compare(ledger: &SqliteLedger, model: &Model) {
             assert_eq!(due, model.due(&fleet, before));
             let slots = model.devices.values().filter(|(d, _)| FleetKey::of(d) == fleet);
             let slots = slots
-                .filter(|(d, _)| d.job.as_ref().is_some_and(|j| j.state.in_flight()))
+                .filter(|(d, _)| d.job.as_ref().is_some_and(|j| j.holds_slot()))
                 .count();
             assert_eq!(ledger.in_flight(&fleet).await.unwrap() as usize, slots);
         }
