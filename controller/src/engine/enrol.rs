@@ -64,6 +64,10 @@ impl Engine {
             )
             .await?;
         let seen = |(code, detail): Refusal| {
+            // A fault of ours is no refusal: the device asks again and is served.
+            if code == Code::TryLater {
+                return (code, detail);
+            }
             self.notify(Notice::EnrolmentRefused {
                 object: device.as_ref().map(|d| d.object.clone()),
                 fleet: Some(fleet.clone()),

@@ -154,6 +154,10 @@ impl Engine {
             match self.carry_out(&device, decision, with).await {
                 Ok(()) if ended => return Err((Code::CsrChanged, "another request for the same job".to_owned())),
                 Ok(()) => {
+                    // The job has ended by it; the device has to hear why.
+                    if let Event::CsrRefused { code, detail, .. } = event {
+                        return Err((code, detail));
+                    }
                     if matches!(event, Event::Hello { .. }) {
                         self.offer_when_room(identity, &device);
                     }
@@ -218,6 +222,8 @@ impl Engine {
                         session,
                         key,
                     },
+                    // A fault of ours is not the request's.
+                    Err((Code::TryLater, why)) => return Err((Code::TryLater, why)),
                     Err((code, detail)) => Event::CsrRefused {
                         mark,
                         signer,
