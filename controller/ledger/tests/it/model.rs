@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use certwave_core::model::{Device, DeviceState, JobState, Millis};
+use certwave_core::model::{Device, DeviceState, Job, JobState, Millis};
 use certwave_ledger::{
     Declaration, Declared, DueQuery, FleetCounts, FleetKey, Ledger, LedgerError, SqliteLedger, Write,
 };
@@ -129,7 +129,7 @@ impl Model {
             } += 1;
             let state = d.job.as_ref().map(|j| j.state);
             c.offline += u32::from(state == Some(JobState::Queued));
-            c.in_flight += u32::from(state.is_some_and(JobState::in_flight));
+            c.in_flight += u32::from(d.job.as_ref().is_some_and(Job::holds_slot));
             c.online += u32::from(d.last_seen.is_some_and(|t| t >= online_after));
             let ends = d.current.as_ref().map(|c| c.not_after).filter(|t| *t > NOW_S);
             c.next_expiry = c.next_expiry.into_iter().chain(ends).min();
@@ -288,7 +288,7 @@ async fn compare(ledger: &SqliteLedger, model: &Model) {
             assert_eq!(due, model.due(&fleet, before));
             let slots = model.devices.values().filter(|(d, _)| FleetKey::of(d) == fleet);
             let slots = slots
-                .filter(|(d, _)| d.job.as_ref().is_some_and(|j| j.holds_slot()))
+                .filter(|(d, _)| d.job.as_ref().is_some_and(Job::holds_slot))
                 .count();
             assert_eq!(ledger.in_flight(&fleet).await.unwrap() as usize, slots);
         }
