@@ -75,6 +75,8 @@ pub(super) fn controller(kubeconfig: &Path, namespace: &str, ledger: &Path, http
         "text",
     ]);
     command.args(["--http", &http.to_string()]).arg("--ledger").arg(ledger);
+    // A pod keeps its name when its container is started again, and so takes its own Lease again at once.
+    command.env("POD_NAME", "certwave-0");
     command.env("KUBECONFIG", kubeconfig).env("NO_COLOR", "1");
     Ok(command)
 }

@@ -1,0 +1,83 @@
+//! What the ledger remembers of the jobs: read beside the controller, from its own file.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+/// The ledger's file, for reading.
+pub(super) struct History(Connection);
+
+impl History {
+    pub(super) fn open(ledger: &Path) -> rusqlite::Result<Self> {
+        let db = Connection::open_with_flags(ledger, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        db.busy_timeout(std::time::Duration::from_secs(5))?;
+        Ok(Self(db))
+    }
+
+    fn number(&self, query: &str) -> usize {
+        let number: i64 = self.0.query_row(query, [], |row| row.get(0)).unwrap();
+        usize::try_from(number).unwrap()
+    }
+
+    /// Steps of all jobs but enrolments.
+    pub(super) fn steps(&self) -> usize {
+        self.number(
+            "SELECT count(*) FROM audit a JOIN jobs j ON j.id = a.job
+             WHERE a.what LIKE 'job-%' AND j.kind <> 'enrol'",
+        )
+    }
+
+    /// Jobs that reached this state at some time.
+    pub(super) fn reached(&self, state: &str) -> usize {
+        let query = format!(
+            "SELECT count(DISTINCT a.job) FROM audit a JOIN jobs j ON j.id = a.job
+             WHERE a.what = 'job-{state}' AND j.kind <> 'enrol'"
+        );
+        self.number(&query)
+    }
+
+    /// CA certificates ever made.
+    pub(super) fn authorities(&self) -> usize {
+        self.number("SELECT count(*) FROM certificates WHERE kind = 'Authority'")
+    }
+
+    /// Kinds of the jobs that a device has had, in their order.
+    pub(super) fn kinds(&self, device: &str) -> Vec<String> {
+        let mut get = self
+            .0
+            .prepare(
+                "SELECT j.kind FROM jobs j JOIN devices d ON d.id = j.device
+                 WHERE d.device = ?1 ORDER BY j.created, j.id",
+            )
+            .unwrap();
+        let rows = get.query_map([device], |row| row.get(0)).unwrap();
+        rows.collect::<rusqlite::Result<_>>().unwrap()
+    }
+
+    /// The most devices that held a slot at the same time, enrolments left out.
+    pub(super) fn peak_in_flight(&self) -> usize {
+        let mut get = self
+            .0
+            .prepare(
+                "SELECT a.what, a.job FROM audit a JOIN jobs j ON j.id = a.job
+                 WHERE a.what LIKE 'job-%' AND j.kind <> 'enrol' ORDER BY a.id",
+            )
+            .unwrap();
+        let mut lines = get.query([]).unwrap();
+        let (mut holding, mut peak) = (BTreeSet::<Vec<u8>>::new(), 0);
+        while let Some(line) = lines.next().unwrap() {
+            let (what, job): (String, Vec<u8>) = (line.get(0).unwrap(), line.get(1).unwrap());
+            match what.as_str() {
+                "job-sent" | "job-accepted" | "job-issued" | "job-committing" => {
+                    holding.insert(job);
+                }
+                _ => {
+                    holding.remove(&job);
+                }
+            }
+            peak = peak.max(holding.len());
+        }
+        peak
+    }
+}

@@ -1,0 +1,13 @@
+//! What goes wrong around a fleet, on the real stack: processes die, servers vanish, devices misbehave, people change
+//! their minds. Whatever it is, every device ends with a certificate that works.
+
+mod authority;
+mod broken;
+mod changes;
+mod devices;
+mod disk;
+mod history;
+mod kill;
+mod offline;
+mod outage;
+mod world;
