@@ -32,8 +32,12 @@ pub fn next_job(now: Millis, device: &Device, target: &Target<'_>) -> Option<Job
         return None;
     }
     // A device that has not said which bundle it holds is asked for its leaf only where the issuer stays.
-    if device.bundle.is_some_and(|b| b != target.bundle) {
-        return Some(JobKind::Trust(target.bundle));
-    }
-    Some(JobKind::Rotate)
+    let trusts = device
+        .bundle
+        .map_or(current.issuer == target.issuer, |b| b == target.bundle);
+    Some(if trusts {
+        JobKind::Rotate
+    } else {
+        JobKind::Trust(target.bundle)
+    })
 }

@@ -108,6 +108,8 @@ pub enum Event {
     Offer,
     /// A deadline may have passed.
     Deadline,
+    /// A deadline has passed while the device could not be heard, for a fault that is not its own: it gets its time again.
+    Postpone,
     /// A person or a change of plan ends the job, where it has not been accepted.
     Cancel,
 }
@@ -174,7 +176,10 @@ pub fn start(ctx: &Context<'_>, device: &Device, new: NewJob) -> Decision {
         _ => 1,
     };
     let mut next = device.clone();
-    next.pending = None;
+    // What was committed may be what the device starts from by now, its word of it lost: that key stays known.
+    if !undecided(device) {
+        next.pending = None;
+    }
     next.not_before = None;
     next.job = Some(Job {
         id: new.id,
@@ -196,6 +201,21 @@ pub fn start(ctx: &Context<'_>, device: &Device, new: NewJob) -> Decision {
         detail: None,
     });
     change(next, None)
+}
+
+/// True where the pending certificate was committed and nothing was heard of it since.
+fn undecided(device: &Device) -> bool {
+    device.job.as_ref().is_some_and(|job| {
+        left_over(device) || (job.committed && matches!(job.state, JobState::TimedOut | JobState::Lost))
+    })
+}
+
+/// True where the pending certificate is that of an earlier job than the present one: it was committed there.
+fn left_over(device: &Device) -> bool {
+    match (&device.job, &device.pending) {
+        (Some(job), Some(pending)) => job.subject != Some(Subject::Certificate(pending.fingerprint)),
+        _ => false,
+    }
 }
 
 /// Whether a claim may enrol `device` with the key `key`, and by which job.
@@ -221,7 +241,11 @@ pub fn enrolment(device: &Device, key: Fingerprint) -> Enrolment {
         return Enrolment::Again;
     }
     let permitted = device.reenrol.is_some() && device.reenrol != device.reenrol_used;
+    // Once commit is sent only forward: somebody else's key must not take the place of one that may be in use.
     let enrolling = open.is_some_and(|j| j.kind == JobKind::Enrol);
+    if enrolling && open.is_some_and(|j| j.committed) && !permitted {
+        return Enrolment::Refused(Code::AlreadyEnrolled);
+    }
     if !device.enrolled() || permitted || enrolling {
         Enrolment::New
     } else {
@@ -295,6 +319,7 @@ pub fn step(ctx: &Context<'_>, device: &Device, event: &Event) -> Decision {
         Event::Hello { hello, signer, session } => on_hello(ctx, device, hello, *signer, *session),
         Event::Offer => on_offer(ctx, device),
         Event::Deadline => on_deadline(ctx, device),
+        Event::Postpone => on_postpone(ctx, device),
         Event::Cancel => on_cancel(ctx, device),
         Event::Status {
             mark,
@@ -324,7 +349,8 @@ pub fn step(ctx: &Context<'_>, device: &Device, event: &Event) -> Decision {
         } => match check(ctx, device, mark) {
             Err(refusal) => refusal,
             Ok(_) if *signer == Signer::Pending => wrong_key(),
-            Ok(job) if job.state == JobState::Accepted => end(ctx, device, JobState::Failed, *code, Some(detail)),
+            // `accepted` may have been lost, here as for a good request.
+            Ok(job) if job.kind == JobKind::Rotate && matches!(job.state, JobState::Sent | JobState::Accepted) => end(ctx, device, JobState::Failed, *code, Some(detail)),
             Ok(_) => Decision::Refuse(*code, "the request was refused"),
         },
         Event::Tested {
@@ -353,7 +379,7 @@ fn check<'d>(ctx: &Context<'_>, device: &'d Device, mark: &JobMark) -> Result<&'
     }
 }
 
-fn on_hello(ctx: &Context<'_>, device: &Device, hello: &Hello, signer: Signer, session: SessionId) -> Decision {
+fn on_hello(ctx: &Context<'_>, device: &Device, hello: &Hello, mut signer: Signer, session: SessionId) -> Decision {
     let said = match signer {
         Signer::Current => device.current.as_ref(),
         Signer::Previous => device.previous.as_ref(),
@@ -366,6 +392,11 @@ fn on_hello(ctx: &Context<'_>, device: &Device, hello: &Hello, signer: Signer, s
     next.session = Some(session);
     next.bundle = Some(hello.bundle);
     next.last_seen = Some(ctx.now);
+    // A device starts from what was committed only: it obeyed an earlier job's commit, and its word of that was lost.
+    if signer == Signer::Pending && left_over(device) {
+        promote(&mut next);
+        signer = Signer::Current;
+    }
     // A timed-out device that speaks is not lost.
     if let Some(job) = next.job.as_mut().filter(|j| j.state == JobState::TimedOut) {
         job.deadline = None;
@@ -479,6 +510,10 @@ fn on_status(
     match (step, job.state) {
         (Step::Accepted, Sent) => {
             let mut next = heard(ctx, device, session);
+            // It went back by itself, and the new key goes into the other slot: that is the one to forget.
+            if signer == Signer::Previous && job.kind == JobKind::Rotate && next.previous.is_some() {
+                std::mem::swap(&mut next.current, &mut next.previous);
+            }
             if let Some(job) = next.job.as_mut() {
                 let to = if carries_certificate(job) { Accepted } else { Issued };
                 job.enter(to, ctx.now, ctx.policy);
@@ -611,6 +646,18 @@ fn on_deadline(ctx: &Context<'_>, device: &Device) -> Decision {
     }
 }
 
+fn on_postpone(ctx: &Context<'_>, device: &Device) -> Decision {
+    let mut next = device.clone();
+    match next.job.as_mut() {
+        Some(job) if job.next_deadline().is_some_and(|d| d <= ctx.now) => {
+            job.rearm(ctx.now, ctx.policy);
+            job.job_deadline = job.job_deadline.map(|d| job.deadline.map_or(d, |state| state.max(d)));
+            change(next, None)
+        }
+        _ => Decision::Same(None),
+    }
+}
+
 fn on_cancel(ctx: &Context<'_>, device: &Device) -> Decision {
     match &device.job {
         Some(j) if matches!(j.state, JobState::Queued | JobState::Sent) => {
@@ -634,13 +681,16 @@ fn confirm(ctx: &Context<'_>, next: &mut Device) {
     job.detail = None;
     next.not_before = None;
     match &job.kind {
-        JobKind::Rotate | JobKind::Enrol => {
-            if let Some(new) = next.pending.take() {
-                next.previous = next.current.replace(new);
-            }
-        }
+        JobKind::Rotate | JobKind::Enrol => promote(next),
         JobKind::Rollback => std::mem::swap(&mut next.current, &mut next.previous),
         JobKind::Trust(bundle) => next.bundle = Some(*bundle),
+    }
+}
+
+/// The pending certificate is what the device starts from.
+fn promote(next: &mut Device) {
+    if let Some(new) = next.pending.take() {
+        next.previous = next.current.replace(new);
     }
 }
 

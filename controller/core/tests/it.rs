@@ -265,6 +265,72 @@ fn a_job_that_timed_out_after_commit_is_still_confirmed_when_the_device_comes_ba
 }
 
 #[test]
+fn the_key_of_a_committed_certificate_stays_known_when_another_job_begins() {
+    let p = policy();
+    let committing = rotating(JobState::Committing);
+    let late = committing.job.as_ref().unwrap().job_deadline.unwrap();
+    let (lost, _) = after(step::step(&ctx(&p, late), &committing, &Event::Deadline));
+    assert_eq!(lost.job.as_ref().unwrap().state, JobState::TimedOut);
+    let other = NewJob {
+        id: JobId::from_u128(77),
+        ..new_job(JobKind::Rotate)
+    };
+    let (next, _) = after(step::start(&ctx(&p, late), &lost, other));
+    let pending = lost.pending.clone().unwrap();
+    assert_eq!(next.pending, lost.pending, "the device may start from it");
+    // It obeyed the commit, was switched off, and comes back with the new certificate.
+    let hello = Event::Hello {
+        hello: Hello {
+            agent: "test".to_owned(),
+            active: Slot::B,
+            slots: Slots {
+                a: lost.current.as_ref().map(|c| c.fingerprint),
+                b: Some(pending.fingerprint),
+            },
+            job: None,
+            clock: 0,
+            bundle: Fingerprint([0; 32]),
+            reconnect: None,
+            alert: None,
+        },
+        signer: Signer::Pending,
+        session: Nonce([4; 16]),
+    };
+    let (back, _) = after(step::step(&ctx(&p, late), &next, &hello));
+    assert_eq!(
+        (back.current, back.previous, back.pending),
+        (Some(pending), lost.current, None)
+    );
+    assert_eq!(back.job.unwrap().state, JobState::Queued);
+}
+
+#[test]
+fn a_deadline_that_passed_for_a_fault_of_ours_is_put_off() {
+    let p = policy();
+    let accepted = rotating(JobState::Accepted);
+    let late = accepted.job.as_ref().unwrap().job_deadline.unwrap() + 1;
+    let (waits, send) = after(step::step(&ctx(&p, late), &accepted, &Event::Postpone));
+    let job = waits.job.as_ref().unwrap();
+    assert_eq!((job.state, send), (JobState::Accepted, None));
+    assert_eq!(job.next_deadline(), Some(late + p.step_timeout));
+    let again = step::step(&ctx(&p, late + p.step_timeout), &waits, &Event::Deadline);
+    assert_eq!(after(again).0.job.unwrap().state, JobState::TimedOut);
+}
+
+#[test]
+fn a_device_that_went_back_keeps_the_certificate_it_uses_through_the_next_rotation() {
+    let p = policy();
+    let mut device = enrolled();
+    device.previous = Some(credential(8));
+    let (used, broken) = (device.previous.clone(), device.current.clone());
+    device.session = Some(Nonce([4; 16]));
+    let (queued, _) = after(step::start(&ctx(&p, NOW), &device, new_job(JobKind::Rotate)));
+    let (sent, _) = after(step::step(&ctx(&p, NOW), &queued, &Event::Offer));
+    let (accepted, _) = after(decide(&sent, &status(&sent, Step::Accepted, Signer::Previous)));
+    assert_eq!((accepted.current, accepted.previous), (used, broken));
+}
+
+#[test]
 fn a_device_that_does_not_accept_gives_its_slot_back_and_does_not_fail() {
     let p = policy();
     let device = rotating(JobState::Sent);
@@ -336,6 +402,16 @@ fn a_claim_opens_enrolment_until_the_first_proof_and_then_a_permit_opens_it_once
     );
     assert_eq!(step::enrolment(&enrolling, key), Enrolment::Again);
     assert_eq!(step::enrolment(&enrolling, credential(6).spki), Enrolment::New);
+    let mut proven = enrolling.clone();
+    if let Some(job) = proven.job.as_mut() {
+        job.committed = true;
+    }
+    assert_eq!(step::enrolment(&proven, key), Enrolment::Again);
+    assert_eq!(
+        step::enrolment(&proven, credential(6).spki),
+        Enrolment::Refused(Code::AlreadyEnrolled),
+        "only forward once commit is sent"
+    );
     let mut permitted = enrolled();
     permitted.reenrol = Some("ticket-1".to_owned());
     assert_eq!(step::enrolment(&permitted, key), Enrolment::New);
@@ -443,6 +519,7 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         Just(Event::Offer),
         Just(Event::Deadline),
+        Just(Event::Postpone),
         Just(Event::Cancel),
     ]
 }
