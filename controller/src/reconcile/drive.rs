@@ -16,6 +16,8 @@ use kube::runtime::{WatchStreamExt, controller, watcher};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use tokio::sync::watch;
+
 use super::error::{Error, Result};
 use super::shared::Shared;
 
@@ -51,12 +53,22 @@ pub(super) trait Reconciler: Send + Sync + 'static {
 pub(super) struct Objects<K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static> {
     pub(super) store: Store<K>,
     writer: reflector::store::Writer<K>,
+    listed: watch::Sender<bool>,
 }
 
 impl<K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static> Objects<K> {
     pub(super) fn new() -> Self {
         let (store, writer) = reflector::store();
-        Self { store, writer }
+        Self {
+            store,
+            writer,
+            listed: watch::Sender::new(false),
+        }
+    }
+
+    /// Turns true when the store holds everything that there was at the start.
+    pub(super) fn listed(&self) -> watch::Receiver<bool> {
+        self.listed.subscribe()
     }
 }
 
@@ -83,10 +95,15 @@ pub(super) async fn run<R: Reconciler>(
     again: impl Stream<Item = Again<R::Object>> + Send + 'static,
 ) -> Result<()> {
     let api: Api<R::Object> = shared.api_all();
-    let Objects { store, writer } = objects;
+    let Objects { store, writer, listed } = objects;
     let watched = watcher(api, watcher::Config::default())
         .default_backoff()
         .reflect(writer)
+        .inspect(move |event| {
+            if matches!(event, Ok(watcher::Event::InitDone)) {
+                listed.send_replace(true);
+            }
+        })
         .touched_objects();
     let own = controller::trigger_self(watched, ());
     let others = {
@@ -166,9 +183,15 @@ pub(super) enum Again<K: Resource<DynamicType = ()>> {
 
 /// Waits until each object that is there has been looked at once, or `deadline` has passed: those who build on this kind
 /// would otherwise report things as missing that are only late.
-pub(super) async fn settled<R: Reconciler>(reconciler: &R, store: &Store<R::Object>, deadline: Duration) {
+pub(super) async fn settled<R: Reconciler>(
+    reconciler: &R,
+    store: &Store<R::Object>,
+    mut listed: watch::Receiver<bool>,
+    deadline: Duration,
+) {
     let all = async {
-        if store.wait_until_ready().await.is_err() {
+        // Not the store's own readiness: that wakes only one of those who wait for it, and the runner does.
+        if listed.wait_for(|listed| *listed).await.is_err() {
             return;
         }
         while !store.state().iter().all(|object| reconciler.knows(&name(&**object))) {

@@ -78,7 +78,7 @@ pub async fn run(context: Context) -> Result<()> {
         shared: Arc::clone(&shared),
     });
     let objects = Objects::new();
-    let store = objects.store.clone();
+    let (store, listed) = (objects.store.clone(), objects.listed());
     // A subordinate waits for its issuer.
     let again = all(shared.authorities.changes());
     parts.spawn(drive::run(
@@ -87,10 +87,10 @@ pub async fn run(context: Context) -> Result<()> {
         objects,
         again,
     ));
-    guard(&shared, drive::settled(&*authorities, &store, SETTLING)).await?;
+    guard(&shared, drive::settled(&*authorities, &store, listed, SETTLING)).await?;
 
     let objects = Objects::new();
-    let store = objects.store.clone();
+    let (store, listed) = (objects.store.clone(), objects.listed());
     let brokers = Arc::new(broker::Brokers {
         shared: Arc::clone(&shared),
         store: store.clone(),
@@ -100,10 +100,10 @@ pub async fn run(context: Context) -> Result<()> {
         all(links(Arc::clone(&shared.registry))),
     );
     parts.spawn(drive::run(Arc::clone(&brokers), Arc::clone(&shared), objects, again));
-    guard(&shared, drive::settled(&*brokers, &store, SETTLING)).await?;
+    guard(&shared, drive::settled(&*brokers, &store, listed, SETTLING)).await?;
 
     let objects = Objects::new();
-    let fleet_store = objects.store.clone();
+    let (store, listed) = (objects.store.clone(), objects.listed());
     let fleets = Arc::new(fleet::Fleets {
         shared: Arc::clone(&shared),
     });
@@ -115,7 +115,7 @@ pub async fn run(context: Context) -> Result<()> {
         marked(Arc::clone(&shared)).boxed(),
     ]);
     parts.spawn(drive::run(Arc::clone(&fleets), Arc::clone(&shared), objects, again));
-    guard(&shared, drive::settled(&*fleets, &fleet_store, SETTLING)).await?;
+    guard(&shared, drive::settled(&*fleets, &store, listed, SETTLING)).await?;
 
     let objects = Objects::new();
     let rotations = Arc::new(rotation::Rotations {

@@ -4,5 +4,8 @@
 mod broker;
 mod cluster;
 mod crds;
+mod faults;
+mod hostile;
+mod reconcile;
 mod shared;
 mod stack;
