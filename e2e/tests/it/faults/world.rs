@@ -110,7 +110,10 @@ impl World {
         let file = |ending: &str| directory.join(format!("{name}.{ending}"));
         std::fs::write(file("ids"), ids.join("\n")).unwrap();
         let mut command = Command::new(programs::agent().unwrap());
-        command.args(["simulate", "--beat", "3", "--backoff-max", "2", "--keep-alive", "10"]);
+        command.args(["simulate", "--backoff-max", "2", "--keep-alive", "10"]);
+        if !options.contains(&"--beat") {
+            command.args(["--beat", "3"]);
+        }
         command.arg("--ids-from").arg(file("ids")).arg("--claim").arg(&self.claim);
         command.arg("--state-dir").arg(directory.join("devices"));
         command.arg("--report").arg(file("json")).args(options);
@@ -276,7 +279,11 @@ impl World {
     pub(super) fn log(&self) -> String {
         let log = std::fs::read_to_string(self.stack.directory().join("certwave.log")).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(40)..].join("\n")
+        let mut log = lines[lines.len().saturating_sub(40)..].join("\n");
+        for simulator in self.simulators.values() {
+            log.push_str(&format!("\n{}", simulator.log_tail()));
+        }
+        log
     }
 }
 
