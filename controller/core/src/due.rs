@@ -15,6 +15,16 @@ pub struct Target<'a> {
     pub renew_before: Option<Millis>,
 }
 
+/// Whether a job that the device has not been asked for yet is still the right one: a fleet's bundle may have changed since.
+/// If not, it is cancelled, and the next one begins with trust.
+pub fn still_wanted(device: &Device, bundle: Fingerprint) -> bool {
+    match device.open_job().map(|job| &job.kind) {
+        Some(JobKind::Trust(asked)) => *asked == bundle,
+        Some(JobKind::Rotate) => device.bundle.is_none_or(|held| held == bundle),
+        Some(JobKind::Enrol | JobKind::Rollback) | None => true,
+    }
+}
+
 /// The next job that brings `device` closer to `target`, if it needs one now: trust first, then the leaf, as no leaf of
 /// a new CA may leave before its anchor is confirmed.
 pub fn next_job(now: Millis, device: &Device, target: &Target<'_>) -> Option<JobKind> {

@@ -251,8 +251,9 @@ fn worth_writing(before: &Device, after: &Device) -> bool {
 /// How the device stands in its Rotation after this change.
 fn member(policy: &JobPolicy, job: &Job) -> Option<MemberOutcome> {
     job.rotation.as_ref()?;
-    // A trust job is the way to the leaf, not the end of it.
-    let on_the_way = matches!(job.kind, JobKind::Trust(_)) && job.state == JobState::Confirmed;
+    // A trust job is the way to the leaf, not the end of it; a job that was cancelled is made again, the right way.
+    let on_the_way =
+        job.state == JobState::Cancelled || (matches!(job.kind, JobKind::Trust(_)) && job.state == JobState::Confirmed);
     (on_the_way || step::will_retry(policy, job)).then_some(MemberOutcome::Planned)
 }
 

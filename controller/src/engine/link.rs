@@ -23,12 +23,14 @@ const USER: &str = "~controller";
 const LANES: usize = 16;
 /// Messages that wait in one lane before the connection is read no further.
 const LANE: usize = 256;
+/// Messages that wait for a broker which takes them slowly; those beyond it are lost, and asked for again.
+const OUTBOX: usize = 8192;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The connections there are now.
+/// The connections there are now, and since when.
 #[derive(Default)]
-pub(super) struct Links(RwLock<HashMap<BrokerId, Speaker>>);
+pub(super) struct Links(RwLock<HashMap<BrokerId, (Speaker, Instant)>>);
 
 /// Says things to devices of one broker.
 #[derive(Clone)]
@@ -45,13 +47,19 @@ impl Links {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .get(broker)
-            .cloned()
+            .map(|(speaker, _)| speaker.clone())
+    }
+
+    /// For how long there has been a connection to `broker`.
+    pub(super) fn up_for(&self, broker: &BrokerId) -> Option<Duration> {
+        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        map.get(broker).map(|(_, since)| since.elapsed())
     }
 
     fn set(&self, broker: &BrokerId, speaker: Option<Speaker>) {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
         match speaker {
-            Some(s) => map.insert(broker.clone(), s),
+            Some(s) => map.insert(broker.clone(), (s, Instant::now())),
             None => map.remove(broker),
         };
     }
@@ -153,7 +161,7 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>) -> String {
     options.set_keep_alive(20);
     options.set_clean_session(true);
     options.set_inflight(1000);
-    let (client, mut events) = AsyncClient::builder(options).unbounded().build();
+    let (client, mut events) = AsyncClient::builder(options).capacity(OUTBOX).build();
     let speaker = Speaker {
         entry: Arc::clone(entry),
         client: client.clone(),
@@ -163,6 +171,7 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>) -> String {
     loop {
         match events.poll().await {
             Ok(Event::Incoming(Incoming::ConnAck(_))) => {
+                engine.presence.forget(&entry.id);
                 if let Err(error) = client.try_subscribe(&filter, QoS::AtLeastOnce) {
                     return error.to_string();
                 }

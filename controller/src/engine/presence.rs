@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
 use certwave_core::model::Identity;
-use certwave_protocol::ids::SessionId;
+use certwave_protocol::ids::{BrokerId, SessionId};
 use certwave_protocol::message::Online;
 
 /// The connection that each device was last said to have.
@@ -20,6 +20,12 @@ impl Presence {
         } else if map.get(&identity) == Some(&message.session) {
             map.remove(&identity);
         }
+    }
+
+    /// A new connection: the broker says again who is there.
+    pub(super) fn forget(&self, broker: &BrokerId) {
+        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        map.retain(|identity, _| identity.broker != *broker);
     }
 
     /// True while the device is said to be connected.

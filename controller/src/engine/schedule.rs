@@ -10,7 +10,7 @@ use std::time::Duration;
 use certwave_core::due::{self, Target};
 use certwave_core::model::Identity;
 use certwave_core::step::{self, Context, Decision, Event, NewJob};
-use certwave_ledger::{DueQuery, FleetKey, LedgerError};
+use certwave_ledger::{DueQuery, FleetKey, LedgerError, RotationOutcome};
 use certwave_protocol::ids::Nonce;
 use futures::StreamExt as _;
 
@@ -99,23 +99,28 @@ impl Engine {
             .into_iter()
             .filter(|r| r.fleet == fleet.key)
             .min_by(|a, b| a.uid.cmp(&b.uid));
-        if rotation.as_ref().is_some_and(|r| r.control == RotationControl::Paused) {
-            return Ok(());
-        }
         let limit = rotation
             .as_ref()
             .map_or(fleet.policy.max_in_flight, |r| r.max_in_flight);
         let mut room = limit.saturating_sub(self.ledger.in_flight(&fleet.key).await?);
         let heard = self.ready.take(&fleet.key, room);
         room = room.saturating_sub(u32::try_from(heard.len()).unwrap_or(u32::MAX));
-        self.offer(heard).await;
+        self.offer(fleet, heard).await;
         if room == 0 {
             return Ok(());
         }
-        match &rotation {
-            Some(rotation) => self.members(fleet, rotation, room).await,
-            None => self.due(fleet, room).await,
+        if let Some(rotation) = rotation.filter(|r| r.control == RotationControl::Running) {
+            let asked = room.min(BATCH);
+            if self.members(fleet, &rotation, asked).await? >= asked {
+                return Ok(());
+            }
+            room = limit.saturating_sub(self.ledger.in_flight(&fleet.key).await?);
         }
+        // Also beside a Rotation, paused or not: no certificate may end because of it.
+        if room == 0 {
+            return Ok(());
+        }
+        self.due(fleet, room).await
     }
 
     async fn due(&self, fleet: &FleetEntry, room: u32) -> Result<(), LedgerError> {
@@ -136,15 +141,18 @@ impl Engine {
         self.start(identities, &target, None).await
     }
 
-    async fn members(&self, fleet: &FleetEntry, rotation: &RotationEntry, room: u32) -> Result<(), LedgerError> {
-        let identities = self.ledger.next_members(&rotation.uid, now(), room.min(BATCH)).await?;
+    /// Starts at most `room` members; answers how many were there to start.
+    async fn members(&self, fleet: &FleetEntry, rotation: &RotationEntry, room: u32) -> Result<u32, LedgerError> {
+        let identities = self.ledger.next_members(&rotation.uid, now(), room).await?;
+        let found = u32::try_from(identities.len()).unwrap_or(u32::MAX);
         let issuer = rotation.issuer.as_ref().map(|i| i.ca.key_id().to_string());
         let target = Target {
             issuer: issuer.as_deref().unwrap_or(&fleet.policy.issuer),
             bundle: fleet.bundle,
             renew_before: None,
         };
-        self.start(identities, &target, Some(&rotation.uid)).await
+        self.start(identities, &target, Some(&rotation.uid)).await?;
+        Ok(found)
     }
 
     /// Makes a job for each, and offers it at once where the device is online.
@@ -203,13 +211,37 @@ impl Engine {
         self.carry_out(&device, decision, With::default()).await
     }
 
-    async fn offer(&self, identities: Vec<Identity>) {
+    async fn offer(&self, fleet: &FleetEntry, identities: Vec<Identity>) {
         futures::stream::iter(identities)
             .for_each_concurrent(CONCURRENCY, |identity| async move {
-                if let Err(error) = self.happen(&identity, Event::Offer).await {
+                if let Err(error) = self.offer_one(fleet, &identity).await {
                     self.ledger_failed(&error);
                 }
             })
             .await;
+    }
+
+    /// Offers a queued job, or cancels it where it is not to be done any more.
+    async fn offer_one(&self, fleet: &FleetEntry, identity: &Identity) -> Result<(), LedgerError> {
+        let Some(device) = self.ledger.device(identity).await? else {
+            return Ok(());
+        };
+        let mut event = Event::Offer;
+        if !due::still_wanted(&device, fleet.bundle) {
+            event = Event::Cancel;
+        } else if let Some(uid) = device.open_job().and_then(|job| job.rotation.as_ref()) {
+            match self.registry.rotation(uid) {
+                // The next sweep finds it again.
+                Some(rotation) if rotation.control == RotationControl::Paused => return Ok(()),
+                Some(_) => {}
+                None => {
+                    let ended = self.ledger.rotation(uid).await?.and_then(|stored| stored.ended);
+                    if ended.is_some_and(|(_, outcome)| outcome == RotationOutcome::Cancelled) {
+                        event = Event::Cancel;
+                    }
+                }
+            }
+        }
+        self.happen(identity, event).await
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use certwave_core::model::Identity;
 use certwave_core::step::Event;
+use certwave_ledger::LedgerError;
 use futures::StreamExt as _;
 
 use super::{Engine, now};
@@ -25,10 +27,26 @@ pub(super) async fn run(engine: &Engine) {
         };
         futures::stream::iter(overdue)
             .for_each_concurrent(32, |identity| async move {
-                if let Err(error) = engine.happen(&identity, Event::Deadline).await {
+                if let Err(error) = pass(engine, &identity).await {
                     engine.ledger_failed(&error);
                 }
             })
             .await;
     }
+}
+
+/// Enforces one deadline; where the device could not be heard for a whole step, as the broker was out or this process has
+/// only just begun, the device gets its time again.
+async fn pass(engine: &Engine, identity: &Identity) -> Result<(), LedgerError> {
+    let Some(device) = engine.ledger.device(identity).await? else {
+        return Ok(());
+    };
+    let up = engine.links.up_for(&identity.broker);
+    let step = engine.policy(&device).step_timeout;
+    let event = if up.is_some_and(|up| i64::try_from(up.as_millis()).unwrap_or(i64::MAX) >= step) {
+        Event::Deadline
+    } else {
+        Event::Postpone
+    };
+    engine.happen(identity, event).await
 }
