@@ -166,7 +166,7 @@ async fn round(shared: &Shared) -> Result<(), Error> {
         // A renewBefore that is not below the validity would renew in every round.
         let validity = crl.next_update - crl.this_update;
         if crl.next_update - authority.crl_renew_before.min(validity / 2) <= now {
-            publish(
+            let renewed = publish(
                 &*shared.ledger,
                 shared.epoch,
                 &authority.entry,
@@ -174,8 +174,16 @@ async fn round(shared: &Shared) -> Result<(), Error> {
                 crl.number,
                 now,
             )
-            .await?;
-            tracing::info!(issuer = crl.issuer, partition = crl.partition, "CRL renewed");
+            .await;
+            match renewed.map_err(Error::from) {
+                Ok(()) => tracing::info!(issuer = crl.issuer, partition = crl.partition, "CRL renewed"),
+                // The others must not end because of this one.
+                Err(error @ Error::Pki { .. }) => {
+                    shared.failed("CRL", &error);
+                    tracing::error!(issuer = crl.issuer, partition = crl.partition, %error, "cannot renew a CRL");
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(())

@@ -101,6 +101,14 @@ pub(super) async fn keep(
         Ok(content) => content,
         Err(Error::Pki { why, category, .. }) => {
             let message = format!("the CA cannot issue the certificate for {}: {why}", wanted.secret);
+            // Renewal begins long before the end: until then the one that is there serves.
+            if let Some(Ok(credential)) = there
+                && reason == "due"
+                && credential.info.not_after > now
+            {
+                tracing::warn!(broker = broker.spec.id, message, "a certificate is not renewed");
+                return Ok(Ok(credential));
+            }
             return Ok(Err(Verdict::no(
                 &crate::reconcile::status::camel_case(category),
                 message,

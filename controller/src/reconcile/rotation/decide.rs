@@ -47,7 +47,7 @@ pub(super) fn decide(control: ControlState, counts: &RotationCounts, quiet: Dura
     let waits = left > 0 || (counts.offline > 0 && quiet < DEFER_AFTER);
     match control {
         ControlState::Aborted => Phase::Aborted,
-        ControlState::Paused if waits => Phase::Paused,
+        ControlState::Paused if left > 0 || counts.offline > 0 => Phase::Paused,
         ControlState::Running if waits => Phase::Running,
         ControlState::Paused | ControlState::Running if counts.failures() > 0 => Phase::Failed,
         ControlState::Paused | ControlState::Running => Phase::Complete,
@@ -91,6 +91,7 @@ mod tests {
         let offline = counts(|c| c.offline = 5);
         assert_eq!(decide(ControlState::Running, &offline, Duration::ZERO), Phase::Running);
         assert_eq!(decide(ControlState::Running, &offline, LONG), Phase::Complete);
+        assert_eq!(decide(ControlState::Paused, &offline, LONG), Phase::Paused);
         let both = counts(|c| (c.offline, c.planned) = (4, 1));
         assert_eq!(decide(ControlState::Running, &both, LONG), Phase::Running);
     }

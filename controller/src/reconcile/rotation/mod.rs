@@ -241,6 +241,9 @@ impl Rotations {
         let fleet = plan.fleet.clone();
         if control != ControlState::Aborted {
             let (issuer, anchor) = plan.issuer.unzip();
+            let trusted = anchor
+                .as_ref()
+                .is_none_or(|anchor| fleet.anchors.iter().any(|der| der.0 == *anchor));
             self.shared.rotations.set(
                 &own,
                 Some(Run {
@@ -248,7 +251,10 @@ impl Rotations {
                     anchor,
                 }),
             );
-            self.hand_over(object, uid, &fleet, issuer, control);
+            // No leaf of the new CA before its anchor is in the fleet's bundle, which the fleet's reconciler sees to next.
+            if trusted {
+                self.hand_over(object, uid, &fleet, issuer, control);
+            }
         }
         let counts = self.shared.ledger.rotation_counts(uid).await?;
         let quiet = self.quiet.since(uid, counts, Instant::now());
