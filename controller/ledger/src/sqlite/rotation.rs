@@ -130,6 +130,15 @@ pub(super) fn counts(db: &Connection, uid: &str) -> Result<RotationCounts> {
     let waiting: u32 = waiting.query_row([uid], |row| row.get(0))?;
     counts.offline = waiting.min(counts.in_flight);
     counts.in_flight -= counts.offline;
+    // Those that another job waits for are offline as well: their turn does not come before that has ended.
+    let mut elsewhere = db.prepare_cached(
+        "SELECT count(*) FROM members m JOIN devices d ON d.id = m.device
+         WHERE m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.outcome = 'Planned'
+             AND d.job_open = 1 AND d.job_state = 'Queued'",
+    )?;
+    let elsewhere: u32 = elsewhere.query_row([uid], |row| row.get(0))?;
+    counts.planned -= elsewhere.min(counts.planned);
+    counts.offline += elsewhere;
     Ok(counts)
 }
 
@@ -188,6 +197,13 @@ fn by_job(state: JobState) -> MemberOutcome {
         JobState::Cancelled => MemberOutcome::Skipped,
         JobState::Lost => MemberOutcome::Lost,
     }
+}
+
+/// The device gets another job. One that has not ended by then, as an enrolment took its place, ends no more by itself.
+pub(super) fn superseded(db: &Connection, device: i64) -> Result<()> {
+    db.prepare_cached("UPDATE members SET outcome = 'Skipped' WHERE device = ?1 AND outcome = 'Running'")?
+        .execute([device])?;
+    Ok(())
 }
 
 /// A member's job has changed. In a Rotation that has ended nobody's turn is to come.

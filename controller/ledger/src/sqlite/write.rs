@@ -123,7 +123,8 @@ fn store_job(db: &Connection, row: i64, job: &Job) -> Result<bool> {
             return Err(LedgerError::Invalid("the job belongs to another device".to_owned()));
         }
         Some((_, stored)) if stored == *job => return Ok(false),
-        _ => {}
+        Some(_) => {}
+        None => rotation::superseded(db, row)?,
     }
     let bundle = match job.kind {
         JobKind::Trust(bundle) => Some(bundle.0),
