@@ -49,12 +49,32 @@ impl Connection {
         identity: Option<&Identity>,
         client_id: &str,
     ) -> Result<Self> {
-        tokio::time::timeout(ANSWER, Self::handshake(address, server_ca, identity, client_id))
+        Self::open_with_will(address, server_ca, identity, client_id, None).await
+    }
+
+    /// The same with a last will (`QoS` 1, not retained), which the broker publishes when the connection is cut.
+    ///
+    /// # Errors
+    /// See [`Connection::open`].
+    pub async fn open_with_will(
+        address: SocketAddr,
+        server_ca: &str,
+        identity: Option<&Identity>,
+        client_id: &str,
+        will: Option<&Message>,
+    ) -> Result<Self> {
+        tokio::time::timeout(ANSWER, Self::handshake(address, server_ca, identity, client_id, will))
             .await
             .context("the broker does not answer")?
     }
 
-    async fn handshake(address: SocketAddr, ca: &str, identity: Option<&Identity>, client_id: &str) -> Result<Self> {
+    async fn handshake(
+        address: SocketAddr,
+        ca: &str,
+        identity: Option<&Identity>,
+        client_id: &str,
+        will: Option<&Message>,
+    ) -> Result<Self> {
         let connector = TlsConnector::from(Arc::new(tls(ca, identity)?));
         let stream = TcpStream::connect(address).await?;
         let name = ServerName::IpAddress(address.ip().into());
@@ -64,9 +84,15 @@ impl Connection {
             next_id: 1,
             received: Vec::new(),
         };
-        // Protocol name and level 4, clean session, keep-alive 60 s.
-        let mut body = b"\x00\x04MQTT\x04\x02\x00\x3c".to_vec();
+        // Protocol name and level 4; flags: clean session, will; keep-alive 60 s.
+        let mut body = b"\x00\x04MQTT\x04".to_vec();
+        body.extend([if will.is_some() { 0x0e } else { 0x02 }, 0, 60]);
         push_string(&mut body, client_id)?;
+        if let Some(will) = will {
+            push_string(&mut body, &will.topic)?;
+            body.extend(u16::try_from(will.payload.len())?.to_be_bytes());
+            body.extend(&will.payload);
+        }
         connection.write(0x10, &body).await?;
         let (kind, body) = connection.read().await.context("no CONNACK")?;
         match (kind, body.as_slice()) {
