@@ -9,6 +9,7 @@ use std::time::Duration;
 use certwave_core::model::{Identity, ObjectRef};
 use certwave_crds::DeviceCertificate;
 use certwave_ledger::{Declaration, Declared, FleetKey, LedgerError};
+use certwave_protocol::ids::BrokerId;
 use futures::StreamExt;
 use kube::ResourceExt;
 use kube::runtime::watcher::{self, Event};
@@ -22,6 +23,7 @@ use super::shared::Shared;
 use super::status::Verdict;
 use super::time::now_ms;
 use super::views::{Key, Views, digest};
+use waiting::{News, Pages, Waiting};
 
 /// Objects in one page of a list, and in one transaction.
 const BATCH: usize = 500;
@@ -38,18 +40,21 @@ pub(super) async fn run(shared: Arc<Shared>, views: Arc<Views>, show: mpsc::Send
         pass: 0,
         refused: HashMap::new(),
     };
-    let mut waiting = waiting::Waiting::new(&shared);
+    let mut waiting = Waiting::new(&shared);
     loop {
         tokio::select! {
             chunk = events.next() => match chunk {
                 Some(chunk) => intake.take(chunk, &mut waiting).await?,
                 None => return Err(Error::Ended("DeviceCertificate")),
             },
-            fleet = waiting.next(&shared) => {
-                let mut pages = waiting::Pages::of(&shared, &fleet);
-                while let Some(page) = pages.next().await {
-                    intake.apply(page, &mut waiting).await?;
+            news = waiting.next(&shared) => match news {
+                News::Ready(fleet) => {
+                    let mut pages = Pages::of(&shared, &fleet);
+                    while let Some(page) = pages.next().await {
+                        intake.apply(page, &mut waiting).await?;
+                    }
                 }
+                News::Late(fleet) => intake.tell(&fleet).await,
             }
         }
     }
@@ -70,7 +75,7 @@ impl Intake {
     async fn take(
         &mut self,
         chunk: Vec<std::result::Result<Event<DeviceCertificate>, watcher::Error>>,
-        waiting: &mut waiting::Waiting,
+        waiting: &mut Waiting,
     ) -> Result<()> {
         let mut batch = Vec::new();
         for event in chunk {
@@ -95,7 +100,7 @@ impl Intake {
     }
 
     /// Declares objects that are new or changed.
-    async fn apply(&mut self, objects: Vec<DeviceCertificate>, waiting: &mut waiting::Waiting) -> Result<()> {
+    async fn apply(&mut self, objects: Vec<DeviceCertificate>, waiting: &mut Waiting) -> Result<()> {
         let mut declarations: Vec<(Key, u64, Declaration)> = Vec::new();
         for object in objects {
             let own = name(&object);
@@ -108,10 +113,15 @@ impl Intake {
                 namespace: own.namespace.clone(),
                 name: object.spec.fleet_ref.name.clone(),
             };
-            let Some(identity) = self.identity(&fleet, &object) else {
+            // The API server lets no other deviceId in.
+            let Ok(device) = object.spec.device_id.parse() else {
+                continue;
+            };
+            let Some(broker) = self.broker(&fleet) else {
                 waiting.add(fleet);
                 continue;
             };
+            let identity = Identity { broker, device };
             // Twice in one batch: the later one counts.
             declarations.retain(|(other, ..)| *other != key);
             let declaration = Declaration {
@@ -175,7 +185,7 @@ impl Intake {
         let _ = self.show.send(Show::Refused { object, verdict }).await;
     }
 
-    async fn delete(&mut self, object: &ObjectRef, waiting: &mut waiting::Waiting) -> Result<()> {
+    async fn delete(&mut self, object: &ObjectRef, waiting: &mut Waiting) -> Result<()> {
         self.views.remove(Key::of(object));
         self.refused.retain(|_, refused| {
             refused.retain(|other| other != object);
@@ -210,7 +220,7 @@ impl Intake {
     }
 
     /// Withdraws what was deleted while nobody watched: what the ledger has and the listing had not.
-    async fn sweep(&mut self, waiting: &mut waiting::Waiting) -> Result<()> {
+    async fn sweep(&mut self, waiting: &mut Waiting) -> Result<()> {
         let mut after: Option<ObjectRef> = None;
         loop {
             let ledger = &self.shared.ledger;
@@ -239,15 +249,31 @@ impl Intake {
             .is_none_or(|namespace| *namespace == object.namespace)
     }
 
-    fn identity(&self, fleet: &FleetKey, object: &DeviceCertificate) -> Option<Identity> {
+    /// Where the fleet's devices are known.
+    fn broker(&self, fleet: &FleetKey) -> Option<BrokerId> {
         let home = ObjectRef {
             namespace: fleet.namespace.clone(),
             name: fleet.name.clone(),
         };
-        let broker = self.shared.fleets.get(&home)?.broker.clone()?;
-        // The API server lets no other deviceId in.
-        let device = object.spec.device_id.parse().ok()?;
-        Some(Identity { broker, device })
+        self.shared.fleets.get(&home)?.broker.clone()
+    }
+
+    /// Tells the devices of a fleet that is missing what they wait for.
+    async fn tell(&self, fleet: &FleetKey) {
+        let mut pages = Pages::of(&self.shared, fleet);
+        while let Some(page) = pages.next().await {
+            let unknown = page.iter().map(name).filter(|object| {
+                let view = self.views.get(Key::of(object));
+                view.is_some_and(|view| view.declared == 0)
+            });
+            for object in unknown {
+                let message = format!(
+                    "the Fleet {} does not exist, or its broker is not ready; the device is served when it is",
+                    fleet.name
+                );
+                self.refuse(object, Verdict::no("FleetNotReady", message)).await;
+            }
+        }
     }
 
     /// Notes what the object shows at present.

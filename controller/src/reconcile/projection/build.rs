@@ -48,6 +48,11 @@ impl Aspects {
         }
     }
 
+    /// Nothing is left to show.
+    pub(super) fn is_empty(&self) -> bool {
+        self.refused.is_none() && self.conditions.is_empty()
+    }
+
     /// Takes back what a later success has settled.
     pub(super) fn settle(&mut self, device: &Device) {
         let enrolled = device

@@ -245,6 +245,9 @@ impl Projection {
         if let Some(aspects) = self.aspects.get_mut(&device.object) {
             aspects.refused = None;
             aspects.settle(device);
+            if aspects.is_empty() {
+                self.aspects.remove(&device.object);
+            }
         }
         let status = build::status(device, &view, self.aspects.get(&device.object), now);
         let digest = digest_of(&status);

@@ -46,6 +46,16 @@ async fn devices_that_come_before_their_fleet_are_taken_over_when_it_comes() {
 }
 
 #[tokio::test]
+async fn a_device_whose_fleet_is_missing_says_so_until_it_comes() {
+    let place = Place::new("device").await;
+    place.apply::<DeviceCertificate>("pump-1", device_spec("pump-1")).await;
+    let waiting = place.ready::<DeviceCertificate>("pump-1", "FleetNotReady").await;
+    assert!(message(&waiting).contains("pumps"));
+    place.foundation().await;
+    place.ready::<DeviceCertificate>("pump-1", "NotEnrolled").await;
+}
+
+#[tokio::test]
 async fn a_device_id_belongs_to_the_object_that_declared_it_first_and_then_to_the_next() {
     let place = Place::new("device").await;
     place.foundation().await;

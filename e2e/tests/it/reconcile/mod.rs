@@ -57,7 +57,7 @@ impl Running {
     /// Reconcilers with a ledger of their own, for one namespace or all.
     async fn start(client: Client, namespace: Option<String>) -> Self {
         let scratch = Scratch::new("reconcile").unwrap();
-        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&scratch.path().join("ledger.sqlite")).unwrap());
+        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(scratch.path().join("ledger.sqlite")).unwrap());
         Self::start_with(client, namespace, ledger, scratch).await
     }
 
