@@ -199,10 +199,15 @@ fn by_job(state: JobState) -> MemberOutcome {
     }
 }
 
-/// The device gets another job. One that has not ended by then, as an enrolment took its place, ends no more by itself.
+/// The device gets another job: the one it has (its row names it still) will not end any more if it has not by now, as when
+/// an enrolment takes its place.
 pub(super) fn superseded(db: &Connection, device: i64) -> Result<()> {
-    db.prepare_cached("UPDATE members SET outcome = 'Skipped' WHERE device = ?1 AND outcome = 'Running'")?
-        .execute([device])?;
+    db.prepare_cached(
+        "UPDATE members SET outcome = 'Skipped'
+         WHERE device = ?1 AND outcome = 'Running' AND rotation = (SELECT r.id FROM rotations r
+             JOIN devices d ON d.job_rotation = r.uid WHERE d.id = ?1)",
+    )?
+    .execute([device])?;
     Ok(())
 }
 

@@ -162,6 +162,36 @@ pub(crate) async fn a_planned_retry_keeps_its_place_in_line(ledger: Arc<dyn Ledg
     assert!(ledger.rotation_examples("r", 20).await.unwrap().is_empty());
 }
 
+pub(crate) async fn who_is_busy_elsewhere_keeps_no_rotation_from_ending(ledger: Arc<dyn Ledger>) {
+    let epoch = begin(&*ledger, 2).await;
+    for n in 0..2 {
+        enrol(&*ledger, epoch, n, 9).await;
+    }
+    // Another job waits for this one, which is offline.
+    change(&*ledger, epoch, 0, |d| d.job = Some(job(7, JobState::Queued))).await;
+    ledger
+        .start_rotation(epoch, rotation("r"), BTreeMap::new())
+        .await
+        .unwrap();
+    change(&*ledger, epoch, 1, |d| d.job = Some(member_job(1, JobState::Accepted))).await;
+    let expected = RotationCounts {
+        members: 2,
+        offline: 1,
+        in_flight: 1,
+        ..RotationCounts::default()
+    };
+    assert_eq!(ledger.rotation_counts("r").await.unwrap(), expected);
+    // A permit lets this one enrol in the middle of its job.
+    change(&*ledger, epoch, 1, |d| d.job = Some(job(8, JobState::Issued))).await;
+    let expected = RotationCounts {
+        members: 2,
+        offline: 1,
+        skipped: 1,
+        ..RotationCounts::default()
+    };
+    assert_eq!(ledger.rotation_counts("r").await.unwrap(), expected);
+}
+
 pub(crate) async fn who_leaves_the_fleet_is_skipped(ledger: Arc<dyn Ledger>) {
     let epoch = begin(&*ledger, 4).await;
     for n in 0..4 {

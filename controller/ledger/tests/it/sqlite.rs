@@ -50,6 +50,7 @@ suite! { fresh();
     rotations::members_are_chosen_once_in_the_order_of_their_end
     rotations::a_members_outcome_follows_its_job
     rotations::a_planned_retry_keeps_its_place_in_line
+    rotations::who_is_busy_elsewhere_keeps_no_rotation_from_ending
     rotations::who_leaves_the_fleet_is_skipped
     rotations::who_has_expired_gets_no_turn
     rotations::a_rotation_ends_once_and_nobody_else_gets_a_turn
