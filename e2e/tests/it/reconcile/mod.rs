@@ -7,6 +7,7 @@ mod device;
 mod fleet;
 mod issued;
 mod replicas;
+mod rotation;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
