@@ -141,7 +141,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
         epoch,
         registry,
         notices: heard,
-        publication_base: run.publication_base_url.or_else(|| Some(format!("http://{address}"))),
+        publication_base: run.publication_base_url.or_else(|| own_base(address)),
         namespace: run.namespace,
         metrics: Arc::clone(&metrics),
         status_delay: Duration::from_millis(run.status_delay_ms),
@@ -156,6 +156,17 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     leadership.release().await;
     server.abort();
     outcome
+}
+
+/// Where this process itself can be reached, if it listens on one address alone: certificates must not name `0.0.0.0`.
+fn own_base(address: SocketAddr) -> Option<String> {
+    if address.ip().is_unspecified() {
+        tracing::warn!(
+            "no --publication-base-url: CAs without spec.publication put no distribution point into certificates"
+        );
+        return None;
+    }
+    Some(format!("http://{address}"))
 }
 
 fn unix_millis() -> i64 {

@@ -4,6 +4,7 @@
 //! that holds one keeps a consistent view.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use certwave_core::model::ObjectRef;
@@ -124,6 +125,8 @@ pub struct Registry {
     fleets: RwLock<HashMap<FleetKey, Arc<FleetEntry>>>,
     rotations: RwLock<HashMap<String, Arc<RotationEntry>>>,
     links: RwLock<HashMap<BrokerId, Link>>,
+    /// Set once what limits the work is known.
+    open: AtomicBool,
     brokers_changed: Notify,
     links_changed: Notify,
     work: Notify,
@@ -219,6 +222,17 @@ impl Registry {
     /// Resolves at the next change of a connection.
     pub fn links_changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.links_changed.notified()
+    }
+
+    /// From now on jobs may start: fleets and Rotations, whose limits hold over a restart, have been looked at once.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Release);
+        self.work.notify_one();
+    }
+
+    /// Whether jobs may start.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
     }
 
     /// Tells the scheduler that there may be something to start.

@@ -68,6 +68,9 @@ pub(super) async fn run(engine: &Engine) {
     let mut swept = tokio::time::Instant::now();
     loop {
         let _ = tokio::time::timeout(TICK, engine.registry.work()).await;
+        if !engine.registry.is_open() {
+            continue;
+        }
         let sweep = swept.elapsed() >= SWEEP;
         if sweep {
             swept = tokio::time::Instant::now();

@@ -118,13 +118,17 @@ pub async fn run(context: Context) -> Result<()> {
     guard(&shared, drive::settled(&*fleets, &store, listed, SETTLING)).await?;
 
     let objects = Objects::new();
+    let (store, listed) = (objects.store.clone(), objects.listed());
     let rotations = Arc::new(rotation::Rotations {
         shared: Arc::clone(&shared),
-        store: objects.store.clone(),
+        store: store.clone(),
         quiet: rotation::Quiet::default(),
+        seen: rotation::Seen::default(),
     });
     let again = futures::stream::select(all(shared.fleets.changes()), all(shared.authorities.changes()));
-    parts.spawn(drive::run(rotations, Arc::clone(&shared), objects, again));
+    parts.spawn(drive::run(Arc::clone(&rotations), Arc::clone(&shared), objects, again));
+    guard(&shared, drive::settled(&*rotations, &store, listed, SETTLING)).await?;
+    shared.registry.open();
 
     let views = Arc::new(Views::default());
     let (show, shown) = mpsc::channel(1024);

@@ -3,7 +3,7 @@
 mod decide;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,12 @@ pub(super) struct Rotations {
     /// All of them: one runs over a fleet at a time.
     pub(super) store: Store<Rotation>,
     pub(super) quiet: Quiet,
+    pub(super) seen: Seen,
 }
+
+/// Those that have been looked at since the start.
+#[derive(Default)]
+pub(super) struct Seen(Mutex<HashSet<ObjectRef>>);
 
 /// Since when nothing but offline devices is left of a Rotation, by uid.
 #[derive(Default)]
@@ -73,42 +78,18 @@ impl Reconciler for Rotations {
     const KIND: &'static str = "Rotation";
 
     async fn reconcile(&self, object: Arc<Rotation>) -> Result<Action> {
-        let Some(uid) = object.uid() else {
-            return Ok(Action::await_change());
-        };
-        if view::is_over(&object) {
-            self.stop(&uid, &name(&*object));
-            return Ok(Action::await_change());
-        }
-        let stored = self.shared.ledger.rotation(&uid).await?;
-        let verdict = match (&stored, self.plan(&object)) {
-            // It began: what is missing now pauses it, and counts go on.
-            (Some(_), plan) => plan,
-            (None, Ok(plan)) if object.spec.control.state == ControlState::Running => {
-                self.begin(&object, &uid, &plan).await?;
-                Ok(plan)
-            }
-            (None, Ok(_)) if object.spec.control.state == ControlState::Aborted => {
-                return self.show(&object, Phase::Aborted, RotationCounts::default(), &[]).await;
-            }
-            (None, Ok(_)) => Err(Verdict::no("Paused", "spec.control.state is Paused; nothing has begun")),
-            (None, Err(verdict)) => Err(verdict),
-        };
-        match verdict {
-            Ok(plan) => self.advance(&object, &uid, plan).await,
-            Err(verdict) => {
-                self.shared.registry.set_rotation(uid.clone(), None);
-                let counts = if stored.is_some() {
-                    self.shared.ledger.rotation_counts(&uid).await?
-                } else {
-                    RotationCounts::default()
-                };
-                self.show(&object, Phase::Waiting(verdict), counts, &[]).await
-            }
-        }
+        let action = self.look_at(&object).await?;
+        let mut seen = self.seen.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(name(&*object));
+        Ok(action)
     }
 
     async fn forget(&self, object: &ObjectRef) -> Result<()> {
+        self.seen
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(object);
         let gone = self
             .shared
             .registry
@@ -123,12 +104,52 @@ impl Reconciler for Rotations {
         Ok(())
     }
 
-    fn knows(&self, _: &ObjectRef) -> bool {
-        true
+    fn knows(&self, object: &ObjectRef) -> bool {
+        self.seen
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(object)
     }
 }
 
 impl Rotations {
+    async fn look_at(&self, object: &Rotation) -> Result<Action> {
+        let Some(uid) = object.uid() else {
+            return Ok(Action::await_change());
+        };
+        if view::is_over(&object) {
+            self.stop(&uid, &name(object));
+            return Ok(Action::await_change());
+        }
+        let stored = self.shared.ledger.rotation(&uid).await?;
+        let verdict = match (&stored, self.plan(object)) {
+            // It began: what is missing now pauses it, and counts go on.
+            (Some(_), plan) => plan,
+            (None, Ok(plan)) if object.spec.control.state == ControlState::Running => {
+                self.begin(object, &uid, &plan).await?;
+                Ok(plan)
+            }
+            (None, Ok(_)) if object.spec.control.state == ControlState::Aborted => {
+                return self.show(object, Phase::Aborted, RotationCounts::default(), &[]).await;
+            }
+            (None, Ok(_)) => Err(Verdict::no("Paused", "spec.control.state is Paused; nothing has begun")),
+            (None, Err(verdict)) => Err(verdict),
+        };
+        match verdict {
+            Ok(plan) => self.advance(object, &uid, plan).await,
+            Err(verdict) => {
+                self.shared.registry.set_rotation(uid.clone(), None);
+                let counts = if stored.is_some() {
+                    self.shared.ledger.rotation_counts(&uid).await?
+                } else {
+                    RotationCounts::default()
+                };
+                self.show(object, Phase::Waiting(verdict), counts, &[]).await
+            }
+        }
+    }
+
     /// What the Rotation needs, or what is missing.
     fn plan(&self, object: &Rotation) -> std::result::Result<Plan, Verdict> {
         let own = name(object);
@@ -256,7 +277,15 @@ impl Rotations {
                 self.hand_over(object, uid, &fleet, issuer, control);
             }
         }
-        let counts = self.shared.ledger.rotation_counts(uid).await?;
+        let mut counts = self.shared.ledger.rotation_counts(uid).await?;
+        // Those whose certificates end while they wait for their turn never get it.
+        let ledger = &self.shared.ledger;
+        if counts.planned > 0
+            && counts.in_flight == 0
+            && ledger.skip_expired(self.shared.epoch, uid, now_ms()).await? > 0
+        {
+            counts = ledger.rotation_counts(uid).await?;
+        }
         let quiet = self.quiet.since(uid, counts, Instant::now());
         let phase = decide(control, &counts, quiet);
         if let Some(outcome) = phase.outcome() {
