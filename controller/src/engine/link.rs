@@ -5,10 +5,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use certwave_protocol::envelope;
 use certwave_protocol::ids::BrokerId;
 use certwave_protocol::message::{Payload, Type};
 use certwave_protocol::topic::{self, User};
+use certwave_protocol::{MAX_MESSAGE, envelope};
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, PublishOptions, QoS, TlsConfiguration, Transport};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::mpsc;
@@ -25,6 +25,9 @@ const LANES: usize = 16;
 const LANE: usize = 256;
 /// Messages that wait for a broker which takes them slowly; those beyond it are lost, and asked for again.
 const OUTBOX: usize = 8192;
+/// A packet larger than this ends the connection. Devices may send 32 KiB and are told when it was more; the broker should
+/// stop what is much larger (the generated configuration does), or a hostile device could end the connection at will.
+const MAX_PACKET: usize = 2 * 1024 * 1024;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -161,6 +164,7 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>) -> String {
     options.set_keep_alive(20);
     options.set_clean_session(true);
     options.set_inflight(1000);
+    options.set_max_packet_size(MAX_PACKET, MAX_MESSAGE + 1024);
     let (client, mut events) = AsyncClient::builder(options).capacity(OUTBOX).build();
     let speaker = Speaker {
         entry: Arc::clone(entry),
