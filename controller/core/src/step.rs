@@ -108,7 +108,7 @@ pub enum Event {
     Offer,
     /// A deadline may have passed.
     Deadline,
-    /// A deadline has passed while the device could not be heard, for a fault that is not its own: it gets its time again.
+    /// The device could not be heard or served, for a fault that is not its own: the present state gets its time again.
     Postpone,
     /// A person or a change of plan ends the job, where it has not been accepted.
     Cancel,
@@ -350,7 +350,9 @@ pub fn step(ctx: &Context<'_>, device: &Device, event: &Event) -> Decision {
             Err(refusal) => refusal,
             Ok(_) if *signer == Signer::Pending => wrong_key(),
             // `accepted` may have been lost, here as for a good request.
-            Ok(job) if job.kind == JobKind::Rotate && matches!(job.state, JobState::Sent | JobState::Accepted) => end(ctx, device, JobState::Failed, *code, Some(detail)),
+            Ok(job) if job.kind == JobKind::Rotate && matches!(job.state, JobState::Sent | JobState::Accepted) => {
+                end(ctx, device, JobState::Failed, *code, Some(detail))
+            }
             Ok(_) => Decision::Refuse(*code, "the request was refused"),
         },
         Event::Tested {
@@ -592,7 +594,8 @@ fn on_tested(
 ) -> Decision {
     match job.state {
         JobState::Issued | JobState::Committing => {}
-        JobState::TimedOut | JobState::Lost if job.committed => {}
+        // A late proof is a proof: the device may have nothing else to connect with by now.
+        JobState::TimedOut | JobState::Lost => {}
         JobState::Confirmed => return Decision::Same(None),
         _ => return Decision::Refuse(Code::OutOfOrder, "nothing is on trial"),
     }
@@ -603,9 +606,11 @@ fn on_tested(
         return Decision::Refuse(Code::CertificateInvalid, "not what this job put on trial");
     }
     let mut next = heard(ctx, device, session);
-    if let Some(job) = next.job.as_mut().filter(|j| j.state == JobState::Issued) {
+    if let Some(job) = next.job.as_mut() {
         job.committed = true;
-        job.enter(JobState::Committing, ctx.now, ctx.policy);
+        if job.state == JobState::Issued {
+            job.enter(JobState::Committing, ctx.now, ctx.policy);
+        }
     }
     change(next, Some(Send::Commit))
 }
@@ -649,7 +654,9 @@ fn on_deadline(ctx: &Context<'_>, device: &Device) -> Decision {
 fn on_postpone(ctx: &Context<'_>, device: &Device) -> Decision {
     let mut next = device.clone();
     match next.job.as_mut() {
-        Some(job) if job.next_deadline().is_some_and(|d| d <= ctx.now) => {
+        // Its deadline is the end of its certificate.
+        Some(job) if job.kind == JobKind::Enrol => on_deadline(ctx, device),
+        Some(job) if job.next_deadline().is_some() => {
             job.rearm(ctx.now, ctx.policy);
             job.job_deadline = job.job_deadline.map(|d| job.deadline.map_or(d, |state| state.max(d)));
             change(next, None)

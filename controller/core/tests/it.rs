@@ -305,6 +305,25 @@ fn the_key_of_a_committed_certificate_stays_known_when_another_job_begins() {
 }
 
 #[test]
+fn a_late_test_is_a_proof_though_the_job_had_timed_out() {
+    let p = policy();
+    let issued = rotating(JobState::Issued);
+    let late = issued.job.as_ref().unwrap().next_deadline().unwrap();
+    let (over, _) = after(step::step(&ctx(&p, late), &issued, &Event::Deadline));
+    assert_eq!(over.job.as_ref().unwrap().state, JobState::TimedOut);
+    let (proven, send) = after(step::step(&ctx(&p, late), &over, &tested(&over, Signer::Pending)));
+    let job = proven.job.as_ref().unwrap();
+    assert_eq!(
+        (job.state, job.committed, send),
+        (JobState::TimedOut, true, Some(Send::Commit))
+    );
+    let committed = status(&proven, Step::Committed, Signer::Pending);
+    let (done, _) = after(step::step(&ctx(&p, late), &proven, &committed));
+    assert_eq!(done.job.unwrap().state, JobState::Confirmed);
+    assert_eq!((done.current, done.previous), (over.pending, over.current));
+}
+
+#[test]
 fn a_deadline_that_passed_for_a_fault_of_ours_is_put_off() {
     let p = policy();
     let accepted = rotating(JobState::Accepted);
@@ -549,7 +568,7 @@ proptest! {
                 prop_assert!(before.state.row().next.contains(&job.state), "{:?} -> {:?}", before.state, job.state);
                 prop_assert!(!before.state.ended() || before.committed || job.state != JobState::Confirmed);
             }
-            if let Event::Tested { signer: Signer::Pending, .. } = &event { proven |= job.state == JobState::Committing; }
+            if let Event::Tested { signer: Signer::Pending, .. } = &event { proven |= job.committed; }
             prop_assert!(!job.committed || proven, "committed without proof");
             prop_assert!(send != Some(Send::Commit) || job.committed, "commit is said only once it is written");
             prop_assert!(before.committed <= job.committed, "only forward");

@@ -143,7 +143,12 @@ impl Engine {
             let mut with = With::default();
             let mut decision = step::step(&ctx, &device, &event);
             if let (Decision::Issue, Body::Csr(csr)) = (&decision, &payload.body) {
-                let (credential, record) = self.issue(&device, &csr.csr.0).await?;
+                let issued = self.issue(&device, &csr.csr.0).await;
+                if matches!(&issued, Err((Code::TryLater, _))) {
+                    // The device has done its part: its time must not run out for a fault of ours.
+                    self.happen(identity, Event::Postpone).await.map_err(|e| self.out(&e))?;
+                }
+                let (credential, record) = issued?;
                 decision = step::issued(&ctx, &device, payload.session, credential);
                 with.certificate = Some(record);
             }

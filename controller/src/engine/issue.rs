@@ -22,15 +22,22 @@ impl Engine {
     }
 
     /// The CA that issues for this device now: the Rotation's where it moves the fleet, else the fleet's.
-    fn issuer(&self, device: &Device, fleet: &FleetEntry) -> IssuerEntry {
-        let rotation = device
-            .job
-            .as_ref()
-            .and_then(|j| j.rotation.as_ref())
-            .and_then(|uid| self.registry.rotation(uid));
-        rotation
-            .and_then(|r| r.issuer.clone())
-            .unwrap_or_else(|| fleet.issuer.clone())
+    async fn issuer(&self, device: &Device, fleet: &FleetEntry) -> Result<IssuerEntry, Refusal> {
+        let own = || fleet.issuer.clone();
+        let Some(uid) = device.job.as_ref().and_then(|j| j.rotation.as_ref()) else {
+            return Ok(own());
+        };
+        if let Some(rotation) = self.registry.rotation(uid) {
+            return Ok(rotation.issuer.clone().unwrap_or_else(own));
+        }
+        let stored = self.ledger.rotation(uid).await.map_err(|e| self.out(&e))?;
+        if stored.is_some_and(|r| r.ended.is_none() && r.record.issuer.is_some()) {
+            return Err((
+                Code::TryLater,
+                "the Rotation waits for the CA that it moves to".to_owned(),
+            ));
+        }
+        Ok(own())
     }
 
     /// The CA with this key id, among those that may have issued for this device.
@@ -64,7 +71,7 @@ impl Engine {
             (Code::TryLater, "the CA cannot issue now".to_owned())
         };
         let fleet = self.fleet(device)?;
-        let issuer = self.issuer(device, &fleet);
+        let issuer = self.issuer(device, &fleet).await?;
         let csr = Csr::parse(request, &fleet.csr).map_err(|e| (code_of(e.code()), e.to_string()))?;
         let subject = fleet
             .template
