@@ -44,7 +44,18 @@ impl Ca {
     }
 
     pub(crate) fn leaf(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> Leaf {
+        self.issue(named(name), usage)
+    }
+
+    /// A client's certificate that ended long ago.
+    pub(crate) fn expired(&self, name: &str) -> Leaf {
         let mut params = named(name);
+        params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        self.issue(params, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    fn issue(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Leaf {
         params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;
         params.subject_alt_names = vec![rcgen::SanType::DnsName("localhost".try_into().unwrap())];
