@@ -12,12 +12,12 @@ use kube::api::Api;
 use tokio::sync::watch;
 
 use super::Context;
-use super::authority::AuthorityState;
+use super::authority::{AuthorityState, ensure_crl};
 use super::broker::BrokerState;
 use super::directory::Directory;
-use super::error::Error;
+use super::error::{Error, Result};
 use crate::metrics::Metrics;
-use crate::registry::Registry;
+use crate::registry::{IssuerEntry, Registry};
 
 /// See the module.
 pub(super) struct Shared {
@@ -74,6 +74,19 @@ impl Shared {
             dirty: Mutex::default(),
             fatal: watch::Sender::new(None),
         }
+    }
+
+    /// Sees to a CRL of this partition, and counts it if it is new.
+    pub(super) async fn ensure_crl(&self, issuer: &IssuerEntry, partition: &str, now: i64) -> Result<()> {
+        if ensure_crl(&*self.ledger, self.epoch, issuer, partition, now).await? {
+            self.published_crl();
+        }
+        Ok(())
+    }
+
+    /// Counts a CRL.
+    pub(super) fn published_crl(&self) {
+        self.metrics.crls_published.inc();
     }
 
     /// The Rotation that runs over this fleet.

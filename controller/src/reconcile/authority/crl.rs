@@ -59,16 +59,16 @@ impl From<CrlFault> for Error {
 static PUBLISHED: LazyLock<RwLock<HashSet<(Epoch, KeyId, String)>>> = LazyLock::new(RwLock::default);
 
 /// Sees to it that a CRL of this partition is published, before the first certificate of it leaves. `now` in Unix seconds.
-/// Costs a look into a set once it is there. A CA that publishes nothing needs none.
+/// Costs a look into a set once it is there. A CA that publishes nothing needs none. Answers whether one was published now.
 pub async fn ensure_crl(
     ledger: &dyn Ledger,
     epoch: Epoch,
     issuer: &IssuerEntry,
     partition: &str,
     now: i64,
-) -> Result<(), CrlFault> {
+) -> Result<bool, CrlFault> {
     if issuer.ca.publication().is_none() {
-        return Ok(());
+        return Ok(false);
     }
     let scope = (epoch, issuer.ca.key_id().clone(), partition.to_owned());
     if PUBLISHED
@@ -76,14 +76,15 @@ pub async fn ensure_crl(
         .unwrap_or_else(PoisonError::into_inner)
         .contains(&scope)
     {
-        return Ok(());
+        return Ok(false);
     }
     let last = ledger.crl(&scope.1.to_string(), partition).await?;
-    if last.as_ref().is_none_or(|crl| crl.next_update <= now) {
+    let missing = last.as_ref().is_none_or(|crl| crl.next_update <= now);
+    if missing {
         publish(ledger, epoch, issuer, partition, last.map_or(0, |crl| crl.number), now).await?;
     }
     PUBLISHED.write().unwrap_or_else(PoisonError::into_inner).insert(scope);
-    Ok(())
+    Ok(missing)
 }
 
 /// Signs and stores the next CRL of a scope; one that somebody else stored in between is as good.
@@ -176,7 +177,10 @@ async fn round(shared: &Shared) -> Result<(), Error> {
             )
             .await;
             match renewed.map_err(Error::from) {
-                Ok(()) => tracing::info!(issuer = crl.issuer, partition = crl.partition, "CRL renewed"),
+                Ok(()) => {
+                    shared.published_crl();
+                    tracing::info!(issuer = crl.issuer, partition = crl.partition, "CRL renewed");
+                }
                 // The others must not end because of this one.
                 Err(error @ Error::Pki { .. }) => {
                     shared.failed("CRL", &error);

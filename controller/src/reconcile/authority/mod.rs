@@ -132,7 +132,7 @@ impl Reconciler for Authorities {
                     crl_validity: object.spec.crl.validity.as_secs(),
                 };
                 record(shared, &entry).await?;
-                ensure_crl(&*shared.ledger, shared.epoch, &entry, CA_PARTITION, now_s()).await?;
+                shared.ensure_crl(&entry, CA_PARTITION, now_s()).await?;
                 let authority = Authority {
                     entry,
                     crl_renew_before: object.spec.crl.renew_before.as_secs(),

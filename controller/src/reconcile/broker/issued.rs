@@ -16,7 +16,7 @@ use secrecy::ExposeSecret as _;
 
 use super::Purpose;
 use super::credential::Credential;
-use crate::reconcile::authority::{Authority, ensure_crl};
+use crate::reconcile::authority::Authority;
 use crate::reconcile::error::{Error, Result};
 use crate::reconcile::secrets::{self, ANCHORS, CERTIFICATE, Content, KEY};
 use crate::reconcile::shared::Shared;
@@ -166,7 +166,7 @@ async fn issue(
         issued_at: now_ms(),
     };
     shared.ledger.record(shared.epoch, record).await?;
-    ensure_crl(&*shared.ledger, shared.epoch, entry, &issued.partition, now).await?;
+    shared.ensure_crl(entry, &issued.partition, now).await?;
     let chain = std::iter::once(&issued.der).chain(entry.ca.issuing_chain());
     let anchor: CertificateDer<'static> = wanted.issuer.anchor();
     let renew = Timestamp::from_second(renew_at(now, issued.not_after)).unwrap_or_default();

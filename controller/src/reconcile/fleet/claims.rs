@@ -10,8 +10,8 @@ use certwave_pki::{
 use certwave_protocol::ids::{BrokerId, ClaimName, Fingerprint};
 
 use super::resolve::Resolved;
-use crate::reconcile::authority::{Authority, ensure_crl};
-use crate::reconcile::error::{Error, Result};
+use crate::reconcile::authority::Authority;
+use crate::reconcile::error::Result;
 use crate::reconcile::shared::Shared;
 use crate::reconcile::time::{now_ms, time_ms};
 
@@ -253,15 +253,9 @@ impl One<'_> {
             Err(LedgerError::KeyReused) => return never("the key of this claim has been used before".to_owned()),
             Err(error) => return Err(error.into()),
         }
-        ensure_crl(
-            &*self.shared.ledger,
-            self.shared.epoch,
-            &authority.entry,
-            &issued.partition,
-            self.now,
-        )
-        .await
-        .map_err(Error::from)?;
+        self.shared
+            .ensure_crl(&authority.entry, &issued.partition, self.now)
+            .await?;
         let pem = certificates_to_pem(std::iter::once(&issued.der).chain(ca.issuing_chain()));
         Ok(Ok((fingerprint, pem)))
     }

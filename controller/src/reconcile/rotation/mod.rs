@@ -118,7 +118,7 @@ impl Rotations {
         let Some(uid) = object.uid() else {
             return Ok(Action::await_change());
         };
-        if view::is_over(&object) {
+        if view::is_over(object) {
             self.stop(&uid, &name(object));
             return Ok(Action::await_change());
         }
