@@ -10,13 +10,16 @@ use super::world::{ENDS, SOON, World, patch};
 
 async fn create(world: &World, name: &str, spec: &Value) -> CertificateAuthority {
     let metadata = json!({ "name": name, "namespace": world.stack.namespace() });
-    let object =
-        json!({ "apiVersion": "certwave.dev/v1alpha1", "kind": "CertificateAuthority", "metadata": metadata, "spec": spec });
+    let object = json!({ "apiVersion": "certwave.dev/v1alpha1", "kind": "CertificateAuthority", "metadata": metadata, "spec": spec });
     world.stack.api.apply(&object.to_string()).unwrap();
     let made = wait_for("the CA's certificate", SOON, || async {
         let ca: CertificateAuthority = world.stack.objects().get(name).await?;
         let ready = ca.status.as_ref().is_some_and(|status| {
-            status.certificate.is_some() && status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+            status.certificate.is_some()
+                && status
+                    .conditions
+                    .iter()
+                    .any(|c| c.type_ == "Ready" && c.status == "True")
         });
         if ready {
             return Ok(ca);
@@ -29,16 +32,29 @@ async fn create(world: &World, name: &str, spec: &Value) -> CertificateAuthority
 async fn move_to(world: &mut World, ids: &[String], ca: &CertificateAuthority) {
     let first = world.certificates().await;
     let name = ca.metadata.name.clone().unwrap();
-    world.rotate(&format!("to-{name}"), &json!({ "reason": "CAChange", "issuerRef": { "name": name } }));
+    world.rotate(
+        &format!("to-{name}"),
+        &json!({ "reason": "CAChange", "issuerRef": { "name": name } }),
+    );
     let status = world.ended(&format!("to-{name}")).await;
-    assert_eq!(status.phase, Some(RotationPhase::Complete), "{status:#?}\n{}", world.log());
+    assert_eq!(
+        status.phase,
+        Some(RotationPhase::Complete),
+        "{status:#?}\n{}",
+        world.log()
+    );
     world.wait_renewed(ids, &first).await;
     let key = ca.status.as_ref().unwrap().key_id.clone();
     for device in world.stack.devices().await.unwrap() {
         let current = device.status.unwrap().certificates.current.unwrap();
         assert_eq!(current.issuer, key, "{}", device.spec.device_id);
     }
-    patch::<Fleet>(&world.stack, objects::FLEET, &json!({ "spec": { "issuerRef": { "name": name } } })).await;
+    patch::<Fleet>(
+        &world.stack,
+        objects::FLEET,
+        &json!({ "spec": { "issuerRef": { "name": name } } }),
+    )
+    .await;
     world.verify().await;
 }
 
@@ -46,9 +62,17 @@ async fn move_to(world: &mut World, ids: &[String], ca: &CertificateAuthority) {
 async fn a_fleet_moves_to_a_subordinate_ca_and_to_another_root() {
     let mut world = World::new("move", 3).await;
     let ids = world.enrol("m", 6, &[]).await;
-    let line = create(&world, "line", &json!({ "subordinate": { "issuerRef": { "name": objects::CA } } })).await;
+    let line = create(
+        &world,
+        "line",
+        &json!({ "subordinate": { "issuerRef": { "name": objects::CA } } }),
+    )
+    .await;
     move_to(&mut world, &ids, &line).await;
-    assert!(!world.history().kinds(&ids[0]).contains(&"trust".to_owned()), "the root is the same");
+    assert!(
+        !world.history().kinds(&ids[0]).contains(&"trust".to_owned()),
+        "the root is the same"
+    );
 
     // The broker lets holders of both in before the first device moves.
     let other = create(&world, "other", &json!({ "root": {} })).await;
@@ -56,12 +80,20 @@ async fn a_fleet_moves_to_a_subordinate_ca_and_to_another_root() {
     let data = secret.data.unwrap();
     let pem = |key: &str| String::from_utf8(data[key].0.clone()).unwrap();
     let both = pem("ca.crt") + &other.status.clone().unwrap().certificate.unwrap();
-    world.stack.broker.set_certificates(&both, &pem("tls.crt"), &pem("tls.key")).unwrap();
+    world
+        .stack
+        .broker
+        .set_certificates(&both, &pem("tls.crt"), &pem("tls.key"))
+        .unwrap();
     world.stack.broker.restart().await.unwrap();
     move_to(&mut world, &ids, &other).await;
     for id in &ids {
         let kinds = world.history().kinds(id);
-        assert_eq!(kinds[kinds.len() - 2..], ["trust", "rotate"], "{id}: the anchor first, then the leaf: {kinds:?}");
+        assert_eq!(
+            kinds[kinds.len() - 2..],
+            ["trust", "rotate"],
+            "{id}: the anchor first, then the leaf: {kinds:?}"
+        );
     }
     assert!(world.history().peak_in_flight() <= 3);
     assert_eq!(world.history().authorities(), 3);

@@ -10,7 +10,11 @@ use super::world::{SOON, World};
 async fn power_cuts_at_every_step_and_odd_devices_end_with_a_certificate_that_works() {
     const CUTS: [u32; 10] = [1, 2, 4, 6, 8, 11, 14, 18, 23, 29];
     let mut world = World::new("odd", 5).await;
-    let mut faults: Vec<String> = CUTS.iter().zip(1..).map(|(step, n)| format!("power-cut:{step}=m-{n}")).collect();
+    let mut faults: Vec<String> = CUTS
+        .iter()
+        .zip(1..)
+        .map(|(step, n)| format!("power-cut:{step}=m-{n}"))
+        .collect();
     faults.extend(["duplicate=m-11", "slow:2s=m-12", "clock:-20y=m-13", "clock:20y=m-14"].map(str::to_owned));
     let options: Vec<&str> = faults.iter().flat_map(|fault| ["--fault", fault.as_str()]).collect();
     let ids = world.enrol("m", 14, &options).await;
@@ -18,7 +22,12 @@ async fn power_cuts_at_every_step_and_odd_devices_end_with_a_certificate_that_wo
 
     world.rotate("now", &json!({}));
     let status = world.ended("now").await;
-    assert_eq!(status.phase, Some(RotationPhase::Complete), "{status:#?}\n{}", world.log());
+    assert_eq!(
+        status.phase,
+        Some(RotationPhase::Complete),
+        "{status:#?}\n{}",
+        world.log()
+    );
     assert_eq!(status.counts.confirmed, 14);
     world.wait_renewed(&ids, &first).await;
     world.verify().await;

@@ -37,6 +37,23 @@ impl History {
         self.number(&query)
     }
 
+    /// Devices that hold a slot now.
+    pub(super) fn in_flight(&self) -> usize {
+        self.number(
+            "SELECT count(*) FROM devices WHERE job_open = 1 AND job_kind <> 'enrol'
+                AND job_state IN ('Sent', 'Accepted', 'Issued', 'Committing')",
+        )
+    }
+
+    /// A device whose job is in this state now.
+    pub(super) fn device_in(&self, state: &str) -> Option<String> {
+        let mut get = self
+            .0
+            .prepare("SELECT device FROM devices WHERE job_open = 1 AND job_state = ?1 ORDER BY device LIMIT 1")
+            .unwrap();
+        get.query_row([state], |row| row.get(0)).ok()
+    }
+
     /// CA certificates ever made.
     pub(super) fn authorities(&self) -> usize {
         self.number("SELECT count(*) FROM certificates WHERE kind = 'Authority'")

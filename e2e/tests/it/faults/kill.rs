@@ -24,7 +24,12 @@ async fn killed_at_any_instant_the_controller_goes_on_where_it_was() {
     }
 
     let status = world.ended("now").await;
-    assert_eq!(status.phase, Some(RotationPhase::Complete), "{status:#?}\n{}", world.log());
+    assert_eq!(
+        status.phase,
+        Some(RotationPhase::Complete),
+        "{status:#?}\n{}",
+        world.log()
+    );
     assert_eq!(status.counts.confirmed, 12);
     world.wait_renewed(&ids, &first).await;
     world.verify().await;
@@ -54,16 +59,27 @@ async fn told_to_end_the_controller_leaves_its_lease_to_the_next() {
     let ids = world.enrol("m", 6, &["--fault", "slow:1s=*"]).await;
     let first = world.certificates().await;
     world.rotate("now", &json!({}));
-    world.when("a device in flight", |history| history.reached("accepted") > 0).await;
+    world
+        .when("a device in flight", |history| history.reached("accepted") > 0)
+        .await;
 
     let start = Instant::now();
     world.stack.stop_controller().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "it took {:?}",
+        start.elapsed()
+    );
     let lease = world.stack.objects::<Lease>().get(LEASE).await.unwrap();
     assert_eq!(lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default(), "");
 
     world.stack.start_controller().await.unwrap();
     let status = world.ended("now").await;
-    assert_eq!(status.phase, Some(RotationPhase::Complete), "{status:#?}\n{}", world.log());
+    assert_eq!(
+        status.phase,
+        Some(RotationPhase::Complete),
+        "{status:#?}\n{}",
+        world.log()
+    );
     world.wait_renewed(&ids, &first).await;
 }

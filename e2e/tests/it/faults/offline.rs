@@ -15,7 +15,12 @@ async fn devices_that_are_away_block_nobody_and_rotate_when_they_come_back() {
 
     world.rotate("now", &json!({}));
     let status = world.ended("now").await;
-    assert_eq!(status.phase, Some(RotationPhase::Complete), "{status:#?}\n{}", world.log());
+    assert_eq!(
+        status.phase,
+        Some(RotationPhase::Complete),
+        "{status:#?}\n{}",
+        world.log()
+    );
     assert_eq!((status.counts.confirmed, status.counts.deferred), (4, 4));
     world.wait_renewed(&here, &first).await;
     for id in &away {
@@ -31,7 +36,9 @@ async fn devices_that_are_away_block_nobody_and_rotate_when_they_come_back() {
 #[tokio::test]
 async fn devices_that_never_answer_block_nobody() {
     let mut world = World::new("silent", 2).await;
-    let silent = world.enrol("silent", 4, &["--beat", "30", "--fault", "never-answer=*"]).await;
+    let silent = world
+        .enrol("silent", 4, &["--beat", "30", "--fault", "never-answer=*"])
+        .await;
     let good = world.enrol("good", 4, &[]).await;
     let first = world.certificates().await;
 

@@ -21,18 +21,27 @@ async fn a_broker_that_dies_and_one_that_hangs_cost_no_device_its_certificate() 
     let first = world.certificates().await;
 
     world.rotate("now", &json!({}));
-    world.when("certificates on the way", |history| history.reached("issued") > 0).await;
+    world
+        .when("certificates on the way", |history| history.reached("issued") > 0)
+        .await;
     world.stack.broker.kill();
     world.lasts(Duration::from_secs(3)).await;
     world.stack.broker.start().await.unwrap();
     let before = world.history().reached("confirmed");
-    world.when("it goes on", |history| history.reached("confirmed") > before).await;
+    world
+        .when("it goes on", |history| history.reached("confirmed") > before)
+        .await;
     world.stack.broker.pause().unwrap();
     world.lasts(Duration::from_secs(4)).await;
     world.stack.broker.resume().unwrap();
 
     let status = world.ended("now").await;
-    assert_eq!(status.phase, Some(RotationPhase::Complete), "{status:#?}\n{}", world.log());
+    assert_eq!(
+        status.phase,
+        Some(RotationPhase::Complete),
+        "{status:#?}\n{}",
+        world.log()
+    );
     assert_eq!(status.counts.confirmed, 10);
     world.wait_renewed(&ids, &first).await;
     world.verify().await;
@@ -54,7 +63,12 @@ async fn without_the_api_server_devices_rotate_and_statuses_follow_when_it_is_ba
     let (first, written) = (world.certificates().await, writes(&world).await);
     world.rotate("calm", &json!({}));
     let status = world.ended("calm").await;
-    assert_eq!(status.phase, Some(RotationPhase::Complete), "{status:#?}\n{}", world.log());
+    assert_eq!(
+        status.phase,
+        Some(RotationPhase::Complete),
+        "{status:#?}\n{}",
+        world.log()
+    );
     world.wait_renewed(&ids, &first).await;
     let each = (writes(&world).await - written) / 12.0;
     assert!(each <= WRITES, "{each} status writes for each device");

@@ -114,7 +114,11 @@ impl World {
         if !options.contains(&"--beat") {
             command.args(["--beat", "3"]);
         }
-        command.arg("--ids-from").arg(file("ids")).arg("--claim").arg(&self.claim);
+        command
+            .arg("--ids-from")
+            .arg(file("ids"))
+            .arg("--claim")
+            .arg(&self.claim);
         command.arg("--state-dir").arg(directory.join("devices"));
         command.arg("--report").arg(file("json")).args(options);
         let process = Process::spawn(name, &command, &file("log")).unwrap();
@@ -161,7 +165,12 @@ impl World {
             if status.phase.is_some_and(|phase| over.contains(&phase)) {
                 return status;
             }
-            assert!(Instant::now() < end, "{} {status:#?}\n{}", self.stack.keep_files(), self.log());
+            assert!(
+                Instant::now() < end,
+                "{} {status:#?}\n{}",
+                self.stack.keep_files(),
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -234,7 +243,9 @@ impl World {
         let shown = self.certificates().await;
         for device in report["devices"].as_array().context("no devices")? {
             let id = device["id"].as_str().context("no id")?;
-            let pem = device["certificate"].as_str().with_context(|| format!("{id} has none"))?;
+            let pem = device["certificate"]
+                .as_str()
+                .with_context(|| format!("{id} has none"))?;
             let digest = aws_lc_rs::digest::digest(
                 &aws_lc_rs::digest::SHA256,
                 &CertificateDer::from_pem_slice(pem.as_bytes())?,
@@ -245,8 +256,20 @@ impl World {
             let chain = self.stack.directory().join(format!("{id}.chain.pem"));
             std::fs::write(&chain, format!("{pem}{}", device["chain"].as_str().unwrap_or_default()))?;
             let mut openssl = Command::new(tools::openssl()?);
-            openssl.args(["verify", "-x509_strict", "-purpose", "sslclient", "-no-CApath", "-no-CAstore"]);
-            openssl.arg("-CAfile").arg(roots).arg("-untrusted").arg(&chain).arg(&chain);
+            openssl.args([
+                "verify",
+                "-x509_strict",
+                "-purpose",
+                "sslclient",
+                "-no-CApath",
+                "-no-CAstore",
+            ]);
+            openssl
+                .arg("-CAfile")
+                .arg(roots)
+                .arg("-untrusted")
+                .arg(&chain)
+                .arg(&chain);
             tools::output(&mut openssl)?;
         }
         Ok(())
@@ -254,9 +277,22 @@ impl World {
 
     /// Certificates of all roots, PEM.
     async fn roots(&self) -> String {
-        let all = self.stack.objects::<CertificateAuthority>().list(&Default::default()).await.unwrap();
+        let all = self
+            .stack
+            .objects::<CertificateAuthority>()
+            .list(&Default::default())
+            .await
+            .unwrap();
         let roots = all.items.into_iter().filter(|ca| ca.spec.root.is_some());
         roots.filter_map(|ca| ca.status?.certificate).collect()
+    }
+
+    /// The certificate that the device was last verified with, as OpenSSL tells it.
+    pub(super) fn certificate_text(&self, id: &str) -> String {
+        let mut openssl = Command::new(tools::openssl().unwrap());
+        openssl.args(["x509", "-noout", "-text", "-in"]);
+        openssl.arg(self.stack.directory().join(format!("{id}.chain.pem")));
+        tools::output(&mut openssl).unwrap()
     }
 
     /// The device's condition of this type.
@@ -266,7 +302,7 @@ impl World {
         found.into_iter().find(|found| found.type_ == condition)
     }
 
-    /// Job ids of those that are in the middle, by their objects.
+    /// SHA-256 of the current certificate that the device's object shows.
     pub(super) async fn current_of(&self, id: &str) -> Option<String> {
         current(&self.stack.objects::<DeviceCertificate>().get(id).await.unwrap())
     }
@@ -295,5 +331,8 @@ where
     K::DynamicType: Default,
 {
     let objects = stack.objects::<K>();
-    objects.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+    objects
+        .patch(name, &PatchParams::default(), &Patch::Merge(change))
+        .await
+        .unwrap();
 }
