@@ -124,6 +124,7 @@ pub struct Registry {
     brokers: RwLock<HashMap<BrokerId, Arc<BrokerEntry>>>,
     fleets: RwLock<HashMap<FleetKey, Arc<FleetEntry>>>,
     rotations: RwLock<HashMap<String, Arc<RotationEntry>>>,
+    waiting: RwLock<HashMap<String, ()>>,
     links: RwLock<HashMap<BrokerId, Link>>,
     /// Set once what limits the work is known.
     open: AtomicBool,
@@ -193,6 +194,16 @@ impl Registry {
     /// The rotation with this uid.
     pub fn rotation(&self, uid: &str) -> Option<Arc<RotationEntry>> {
         read(&self.rotations, &uid.to_owned())
+    }
+
+    /// Says whether a rotation that has begun waits for something, its CA perhaps.
+    pub fn set_waiting(&self, uid: &str, waits: bool) {
+        put(&self.waiting, uid.to_owned(), waits.then_some(()));
+    }
+
+    /// Whether a rotation that has begun waits for something.
+    pub fn waits(&self, uid: &str) -> bool {
+        read(&self.waiting, &uid.to_owned()).is_some()
     }
 
     /// Every rotation under way.

@@ -31,7 +31,9 @@ impl Engine {
             return Ok(rotation.issuer.clone().unwrap_or_else(own));
         }
         let stored = self.ledger.rotation(uid).await.map_err(|e| self.out(&e))?;
-        if stored.is_some_and(|r| r.ended.is_none() && r.record.issuer.is_some()) {
+        let moves = stored.is_some_and(|r| r.ended.is_none() && r.record.issuer.is_some());
+        // One that is neither ended nor looked after any more was deleted; its devices are served as their fleet's.
+        if moves && (self.registry.waits(uid) || !self.registry.is_open()) {
             return Err((
                 Code::TryLater,
                 "the Rotation waits for the CA that it moves to".to_owned(),

@@ -3,7 +3,7 @@
 mod decide;
 mod view;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,9 +43,19 @@ pub(super) struct Rotations {
     pub(super) seen: Seen,
 }
 
-/// Those that have been looked at since the start.
+/// Those that have been looked at since the start, with their uids.
 #[derive(Default)]
-pub(super) struct Seen(Mutex<HashSet<ObjectRef>>);
+pub(super) struct Seen(Mutex<HashMap<ObjectRef, String>>);
+
+impl Seen {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectRef, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn uid(&self, object: &ObjectRef) -> Option<String> {
+        self.lock().get(object).cloned()
+    }
+}
 
 /// Since when nothing but offline devices is left of a Rotation, by uid.
 #[derive(Default)]
@@ -78,38 +88,30 @@ impl Reconciler for Rotations {
     const KIND: &'static str = "Rotation";
 
     async fn reconcile(&self, object: Arc<Rotation>) -> Result<Action> {
+        let (own, uid) = (name(&*object), object.uid().unwrap_or_default());
+        if self.seen.uid(&own).is_some_and(|known| known != uid) {
+            // Deleted, and another one of this name created, faster than the watch shows.
+            self.forget(&own).await?;
+        }
         let action = self.look_at(&object).await?;
-        let mut seen = self.seen.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.insert(name(&*object));
+        self.seen.lock().insert(own, uid);
         Ok(action)
     }
 
     async fn forget(&self, object: &ObjectRef) -> Result<()> {
-        self.seen
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(object);
-        let gone = self
-            .shared
-            .registry
-            .rotations()
-            .into_iter()
-            .find(|entry| entry.object == *object);
-        if let Some(entry) = gone {
-            self.stop(&entry.uid, object);
-            self.end(&entry.uid, RotationOutcome::Cancelled).await?;
+        if let Some(uid) = self.seen.uid(object) {
+            self.stop(&uid, object);
+            if self.shared.ledger.rotation(&uid).await?.is_some() {
+                self.end(&uid, RotationOutcome::Cancelled).await?;
+            }
+            self.seen.lock().remove(object);
         }
         self.shared.rotations.set(object, None);
         Ok(())
     }
 
     fn knows(&self, object: &ObjectRef) -> bool {
-        self.seen
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(object)
+        self.seen.uid(object).is_some()
     }
 }
 
@@ -139,6 +141,7 @@ impl Rotations {
         match verdict {
             Ok(plan) => self.advance(object, &uid, plan).await,
             Err(verdict) => {
+                self.shared.registry.set_waiting(&uid, stored.is_some());
                 self.shared.registry.set_rotation(uid.clone(), None);
                 let counts = if stored.is_some() {
                     self.shared.ledger.rotation_counts(&uid).await?
@@ -338,10 +341,12 @@ impl Rotations {
         if !same {
             self.shared.registry.set_rotation(uid.to_owned(), Some(entry));
         }
+        self.shared.registry.set_waiting(uid, false);
     }
 
     fn stop(&self, uid: &str, object: &ObjectRef) {
         self.shared.registry.set_rotation(uid.to_owned(), None);
+        self.shared.registry.set_waiting(uid, false);
         self.shared.rotations.set(object, None);
         self.quiet.forget(uid);
     }
