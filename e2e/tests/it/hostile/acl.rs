@@ -54,7 +54,10 @@ async fn pose(attacker: &mut Connection, victim: &Device) {
     attacker.publish(&topic, &stolen, false).await.unwrap();
     let gone = json!({ "v": 1, "online": false, "session": victim.line.session });
     let topic = format!("certwave/{id}/up/online");
-    attacker.publish(&topic, gone.to_string().as_bytes(), true).await.unwrap();
+    attacker
+        .publish(&topic, gone.to_string().as_bytes(), true)
+        .await
+        .unwrap();
 }
 
 /// Subscribes to what is said to others; the broker may grant that and must not deliver.
@@ -94,6 +97,11 @@ async fn a_device_can_neither_speak_for_another_nor_hear_it() {
     pose(&mut connection, &victim).await;
     victim.line.silent("another spoke in its name").await;
 
+    // Not even to itself may it say what only the controller says.
+    connection
+        .publish("certwave/acl-2/down/job", &bait(&victim), false)
+        .await
+        .unwrap();
     // What was said to the victim meanwhile came to nobody else: the first thing heard is said to the attacker.
     connection
         .publish("certwave/acl-2/up/csr", &bait(&victim), false)
@@ -166,7 +174,9 @@ async fn one_claim_can_neither_speak_for_another_nor_hear_it() {
     let said = super::device::enrol(plant.world, "acl-5", line.session, Key::new().request("acl-5"));
     let envelope = sign_up(&said, &claim.credential.key.signing, claim.credential.fingerprint);
     // A good request on another claim's topic: it would be answered on `line`.
-    spy.publish("certwave/~claim.acl-one/up/enrol", &envelope, false).await.unwrap();
+    spy.publish("certwave/~claim.acl-one/up/enrol", &envelope, false)
+        .await
+        .unwrap();
     let answer = ask(plant.world, &mut line, &claim, "acl-6", Key::new().request("acl-6")).await;
     assert_eq!(answer.device.as_str(), "acl-6");
 
@@ -214,11 +224,24 @@ async fn an_expired_certificate_opens_nothing_and_signs_nothing() {
     let before = plant.world.metric("certwave_messages_total", &labels).await;
     device.hello(None).await;
     let kind = Type::Hello;
-    device.line.refused_at_last("signed by what has expired", kind, Code::WrongKey).await;
+    device
+        .line
+        .refused_at_last("signed by what has expired", kind, Code::WrongKey)
+        .await;
     plant.world.counted("certwave_messages_total", &labels, before).await;
-    let opened =
-        Connection::open(address, &plant.world.anchors_pem, Some(&device.active.identity), "short-1").await;
+    let opened = Connection::open(
+        address,
+        &plant.world.anchors_pem,
+        Some(&device.active.identity),
+        "short-1",
+    )
+    .await;
     assert!(opened.is_err());
+
+    // A permit and a claim help.
+    plant.permit("short-1", "expired").await;
+    super::claims::permitted(&plant, &claim, &device).await;
+    Device::enrolled(&plant, &claim, "short-1").await;
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! Claims that may not do what they are used for.
 
+use std::time::Duration;
+
+use anyhow::bail;
 use certwave_crds::{ClaimState, DeviceCertificateStatus, DeviceState};
+use certwave_e2e::wait_for;
 use certwave_protocol::code::Code;
 use certwave_protocol::envelope::sign_up;
 use certwave_protocol::message::{Body, Payload, Type};
@@ -14,7 +18,12 @@ use super::plant::{Claim, Plant};
 pub(super) fn assert_refused(what: &str, answer: &Payload, code: Code) {
     match &answer.body {
         Body::Rejected(rejected) => {
-            assert_eq!((rejected.of, rejected.code), (Type::Enrol, code), "{what}: {}", rejected.message);
+            assert_eq!(
+                (rejected.of, rejected.code),
+                (Type::Enrol, code),
+                "{what}: {}",
+                rejected.message
+            );
         }
         other => panic!("{what}: {other:?} in place of a refusal"),
     }
@@ -33,7 +42,10 @@ async fn refused(plant: &Plant, line: &mut Line, claim: &Claim, id: &str, code: 
     let before = plant.world.metric("certwave_enrolments_total", &[&outcome]).await;
     let (_, answer) = ask_anew(plant, line, claim, id).await;
     assert_refused(id, &answer, code);
-    plant.world.counted("certwave_enrolments_total", &[&outcome], before).await;
+    plant
+        .world
+        .counted("certwave_enrolments_total", &[&outcome], before)
+        .await;
 }
 
 /// Asks with a fresh key, and the device goes to work with what it gets.
@@ -106,6 +118,20 @@ async fn a_suspended_or_ended_claim_enrols_nobody_and_stops_nothing_else() {
     works(&plant, &mut line, &claim, "ended-2").await;
 }
 
+/// Asks with the device's old key until the permit counts: it is read from the object, which may take a moment.
+pub(super) async fn permitted(plant: &Plant, claim: &Claim, device: &Device) {
+    let id = device.id.as_str();
+    let answer = wait_for("the permit to count", Duration::from_secs(30), || async {
+        let mut line = claim_line(plant.world, claim).await;
+        let answer = ask(plant.world, &mut line, claim, id, device.active.key.request(id)).await;
+        match &answer.body {
+            Body::Rejected(rejected) if rejected.code == Code::AlreadyEnrolled => bail!("{}", rejected.message),
+            _ => Ok(answer),
+        }
+    });
+    assert_refused("the old key", &answer.await.unwrap(), Code::KeyReused);
+}
+
 #[tokio::test]
 async fn an_enrolled_device_enrols_again_only_with_a_permit_and_once() {
     let (plant, claim) = Plant::new("permit", &["permit-1"]).await;
@@ -124,19 +150,10 @@ async fn an_enrolled_device_enrols_again_only_with_a_permit_and_once() {
     plant.rotated("refused").await;
 
     plant.permit("permit-1", "ticket-1").await;
-    let key = Key::new();
+    // An old request, said again by whoever heard it, does not use the permit up.
+    permitted(&plant, &claim, &device).await;
+    let (key, answer) = ask_anew(&plant, &mut line, &claim, "permit-1").await;
     let csr = key.request("permit-1");
-    // The permit is read from the object: it may take a moment.
-    let answer = certwave_e2e::wait_for("the permit to count", std::time::Duration::from_secs(20), || async {
-        let mut line = claim_line(plant.world, &claim).await;
-        let answer = ask(plant.world, &mut line, &claim, "permit-1", csr.clone()).await;
-        match answer.body {
-            Body::Certificate(_) => Ok(answer),
-            other => anyhow::bail!("{other:?}"),
-        }
-    })
-    .await
-    .unwrap();
     // Until the new one is proven the old one speaks.
     device.hello(None).await;
     device.line.silent("the old certificate").await;
@@ -174,7 +191,9 @@ async fn the_same_enrolment_gets_the_same_certificate_and_another_key_replaces_i
     let again = ask(plant.world, &mut line, &claim, "twice-1", csr).await;
     assert_refused("the replaced key", &again, Code::KeyReused);
     let mut device = Device::commissioned(plant.world, "twice-1", credential, Mark::of(&answer)).await;
-    device.say_by(&old, Some(Mark::of(&third)), tested(old.fingerprint)).await;
+    device
+        .say_by(&old, Some(Mark::of(&third)), tested(old.fingerprint))
+        .await;
     device
         .line
         .refused("the replaced key", Type::Tested, Code::WrongKey)
@@ -197,7 +216,11 @@ async fn an_enrolment_that_cannot_be_believed_gets_no_answer() {
     none["alg"] = json!("none");
     let cases = [
         ("no envelope", b"{}".to_vec(), Code::Malformed),
-        ("another claim's key", forge(&header(by), &text, &other.credential.key), Code::BadSignature),
+        (
+            "another claim's key",
+            forge(&header(by), &text, &other.credential.key),
+            Code::BadSignature,
+        ),
         ("no algorithm", forge(&none, &text, &by.key), Code::BadAlgorithm),
         (
             "another broker",
@@ -235,4 +258,29 @@ async fn an_enrolment_that_cannot_be_believed_gets_no_answer() {
     let answer = ask(plant.world, &mut line, &claim, "unbelieved-1", csr).await;
     let credential = Credential::new(key, certificate(&answer));
     Device::commissioned(plant.world, "unbelieved-1", credential, Mark::of(&answer)).await;
+}
+
+#[tokio::test]
+async fn two_devices_with_one_key_get_one_certificate() {
+    let ids = ["same-1", "same-2"];
+    let (plant, claim) = Plant::new("same-key", &ids).await;
+    let key = Key::new();
+    let mut lines = [
+        claim_line(plant.world, &claim).await,
+        claim_line(plant.world, &claim).await,
+    ];
+    let [one, two] = &mut lines;
+    let answers = tokio::join!(
+        ask(plant.world, one, &claim, ids[0], key.request(ids[0])),
+        ask(plant.world, two, &claim, ids[1], key.request(ids[1])),
+    );
+    let (winner, loser) = match answers.0.body {
+        Body::Certificate(_) => (&answers.0, &answers.1),
+        _ => (&answers.1, &answers.0),
+    };
+    assert_refused("the second with the key", loser, Code::KeyReused);
+    let credential = Credential::new(key, certificate(winner));
+    Device::commissioned(plant.world, winner.device.as_str(), credential, Mark::of(winner)).await;
+    let id = loser.device.to_string();
+    works(&plant, &mut lines[0], &claim, &id).await;
 }

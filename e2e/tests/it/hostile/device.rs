@@ -13,7 +13,7 @@ use certwave_protocol::topic::User;
 
 use super::keys::{Credential, Key, nonce};
 use super::line::Line;
-use super::plant::{Claim, Plant, World};
+use super::plant::{self, Claim, Plant, World};
 
 /// What ties a message to a job.
 #[derive(Debug, Clone, Copy)]
@@ -160,7 +160,7 @@ impl Device {
                 b: None,
             },
             job: job.map(|(id, progress)| JobView { id, progress }),
-            clock: self.world.now(),
+            clock: plant::now(),
             bundle: Fingerprint::of_bundle(&self.world.anchors),
             reconnect: None,
             alert: None,

@@ -37,7 +37,7 @@ fn bad_hellos(device: &Device, other: &Device) -> Vec<Case> {
     let at = flipped.len() - 20;
     flipped[at] = if flipped[at] == b'A' { b'B' } else { b'A' };
     let mut cut = forge(&header(by), &text, key);
-    cut.truncate(cut.len() - 4);
+    cut.truncate(cut.len() - 6);
     let twice = text.replacen(r#""body":"#, r#""body":{},"body":"#, 1);
     let stranger = Credential::from_pem(Key::new(), certwave_protocol::ids::Fingerprint([7; 32]), String::new());
     vec![
@@ -66,18 +66,38 @@ fn bad_hellos(device: &Device, other: &Device) -> Vec<Case> {
             Code::BadAlgorithm,
         ),
         ("another type of JWS", head("typ", json!("JWT")), Code::Malformed),
-        ("an extension that must be understood", head("crit", json!(["b64"])), Code::Malformed),
+        (
+            "an extension that must be understood",
+            head("crit", json!(["b64"])),
+            Code::Malformed,
+        ),
         ("the controller's header", head("x5c", json!(["AAAA"])), Code::Malformed),
         ("no key named", changed_out(by, &text), Code::Malformed),
         ("another broker", field("broker", json!("elsewhere")), Code::WrongBroker),
-        ("another device", field("device", json!(other.id.as_str())), Code::WrongDevice),
-        ("a device that cannot be", field("device", json!("~controller")), Code::Malformed),
+        (
+            "another device",
+            field("device", json!(other.id.as_str())),
+            Code::WrongDevice,
+        ),
+        (
+            "a device that cannot be",
+            field("device", json!("~controller")),
+            Code::Malformed,
+        ),
         ("version 2", field("v", json!(2)), Code::UnsupportedVersion),
         ("version 0", field("v", json!(0)), Code::UnsupportedVersion),
         ("a version in words", field("v", json!("1")), Code::Malformed),
-        ("a type of another time", field("type", json!("greetings")), Code::UnknownType),
+        (
+            "a type of another time",
+            field("type", json!("greetings")),
+            Code::UnknownType,
+        ),
         ("a type that is no text", field("type", json!(7)), Code::Malformed),
-        ("a birth in an envelope", field("type", json!("online")), Code::UnknownType),
+        (
+            "a birth in an envelope",
+            field("type", json!("online")),
+            Code::UnknownType,
+        ),
         ("a body of another type", field("type", json!("csr")), Code::Malformed),
         ("no body", field("body", json!(null)), Code::Malformed),
         ("a body twice", forge(&header(by), &twice, key), Code::Malformed),
@@ -86,7 +106,11 @@ fn bad_hellos(device: &Device, other: &Device) -> Vec<Case> {
             body(&|b| drop(b.as_object_mut().unwrap().remove("clock"))),
             Code::Malformed,
         ),
-        ("a field of another type", body(&|b| b["clock"] = json!("noon")), Code::Malformed),
+        (
+            "a field of another type",
+            body(&|b| b["clock"] = json!("noon")),
+            Code::Malformed,
+        ),
         (
             "a field beyond its limit",
             body(&|b| b["agent"] = json!("x".repeat(65))),
@@ -140,7 +164,7 @@ async fn a_bad_envelope_gets_its_code_and_changes_nothing() {
         device.line.refused("a hello elsewhere", kind, Code::UnknownType).await;
     }
 
-    // What nobody can answer is counted and gets no answer; nor does what only the controller says.
+    // What nobody can answer gets no answer.
     let no_session = with(&hello, "session", json!("short"));
     let unanswerable = [
         b"hello".to_vec(),
@@ -157,11 +181,25 @@ async fn a_bad_envelope_gets_its_code_and_changes_nothing() {
         device.line.publish(Type::Hello, &bytes).await;
         device.line.silent("unreadable").await;
     }
-    for kind in [Type::Job, Type::Commit, Type::Certificate, Type::Rejected] {
+    for kind in [
+        Type::Job,
+        Type::Commit,
+        Type::Certificate,
+        Type::Reconnect,
+        Type::Rejected,
+    ] {
         device.line.publish(kind, &envelope).await;
+        device
+            .line
+            .refused("what only the controller says", kind, Code::UnknownType)
+            .await;
     }
+    let labels = ["type=\"none\"", "outcome=\"unknown-type\""];
+    let count = plant.world.metric(MESSAGES, &labels).await;
+    device.line.publish_on("certwave/env-1/up/greetings", &envelope).await;
+    plant.world.counted(MESSAGES, &labels, count).await;
     device.line.publish(Type::Online, b"{}").await;
-    device.line.silent("the controller's types").await;
+    device.line.silent("a birth that says nothing").await;
 
     let after = plant.status("env-1").await;
     assert_eq!(after.certificates, before.certificates);
@@ -210,9 +248,7 @@ async fn an_old_hello_said_again_moves_nothing_but_the_session() {
     device.line.silent("a hello of another session").await;
     device.hello(None).await;
     assert_eq!(device.job().await.job, mark.job);
-    device
-        .say(Some(mark), status(Step::Accepted, None))
-        .await;
+    device.say(Some(mark), status(Step::Accepted, None)).await;
     let credential = device.request(mark, Key::new()).await;
     device.try_out(mark, credential).await;
 }

@@ -14,7 +14,7 @@ use certwave_protocol::topic::{self, DEFAULT_PREFIX, User};
 use serde_json::json;
 
 use super::keys::nonce;
-use super::plant::World;
+use super::plant::{self, World};
 
 const ANSWER: Duration = Duration::from_secs(15);
 
@@ -74,7 +74,12 @@ impl Line {
         self.connection.publish(&topic, message, false).await.unwrap();
     }
 
-    /// The same where the broker may end the connection because of it.
+    /// Publishes on a topic that is no message's.
+    pub(super) async fn publish_on(&mut self, topic: &str, message: &[u8]) {
+        self.connection.publish(topic, message, false).await.unwrap();
+    }
+
+    /// Publishes where the broker may end the connection because of it.
     pub(super) async fn publish_unheard(&mut self, kind: Type, message: &[u8]) {
         let topic = topic::up(DEFAULT_PREFIX, &self.user, kind);
         let _ = self.connection.publish(&topic, message, false).await;
@@ -87,9 +92,7 @@ impl Line {
             let message = message.unwrap_or_else(|| panic!("no answer for {}", self.user.name()));
             let envelope = Unverified::parse(&message.payload).unwrap();
             let trust = ControlTrust::new(&self.world.anchors).unwrap();
-            let key = trust
-                .verify(envelope.x5c(), &self.world.broker, self.world.now())
-                .unwrap();
+            let key = trust.verify(envelope.x5c(), &self.world.broker, plant::now()).unwrap();
             let payload = envelope.verify(&key).unwrap();
             if payload.session == self.session {
                 return payload;
@@ -129,7 +132,11 @@ impl Line {
             panic!("only a device's refusals name it");
         };
         let later = json!({ "v": 99, "broker": self.world.broker, "device": id, "session": self.session.to_string() });
-        let envelope = super::keys::forge(&json!({ "alg": "ES256", "typ": "certwave+jws" }), &later.to_string(), &super::keys::Key::new());
+        let envelope = super::keys::forge(
+            &json!({ "alg": "ES256", "typ": "certwave+jws" }),
+            &later.to_string(),
+            &super::keys::Key::new(),
+        );
         self.publish(Type::Hello, &envelope).await;
         self.refused(what, Type::Hello, Code::UnsupportedVersion).await;
     }

@@ -16,9 +16,30 @@ fn bad_marks(mark: Mark, last: Mark) -> Vec<(&'static str, Mark, Code)> {
         ("no such job", Mark { job: uuid(9), ..mark }, Code::UnknownJob),
         ("the job before", last, Code::UnknownJob),
         ("a nonce of nobody", Mark { nonce: nonce(), ..mark }, Code::WrongNonce),
-        ("the nonce of the job before", Mark { nonce: last.nonce, ..mark }, Code::WrongNonce),
-        ("an older epoch", Mark { epoch: mark.epoch - 1, ..mark }, Code::WrongEpoch),
-        ("an epoch that nobody took", Mark { epoch: mark.epoch + 1, ..mark }, Code::WrongEpoch),
+        (
+            "the nonce of the job before",
+            Mark {
+                nonce: last.nonce,
+                ..mark
+            },
+            Code::WrongNonce,
+        ),
+        (
+            "an older epoch",
+            Mark {
+                epoch: mark.epoch - 1,
+                ..mark
+            },
+            Code::WrongEpoch,
+        ),
+        (
+            "an epoch that nobody took",
+            Mark {
+                epoch: mark.epoch + 1,
+                ..mark
+            },
+            Code::WrongEpoch,
+        ),
     ]
 }
 
@@ -69,12 +90,25 @@ async fn a_job_moves_by_its_own_messages_in_their_order_and_by_nothing_else() {
     let (mark, foreign) = (device.job().await, other.job().await);
     refuse_marks(&mut device, mark, &status(Step::Accepted, None)).await;
     device
-        .refused("a job of another device", foreign, status(Step::Accepted, None), Code::UnknownJob)
+        .refused(
+            "a job of another device",
+            foreign,
+            status(Step::Accepted, None),
+            Code::UnknownJob,
+        )
         .await;
     for (what, body, code) in [
         ("tested before anything", tested(own), Code::OutOfOrder),
-        ("committed before anything", status(Step::Committed, None), Code::WrongKey),
-        ("rolled back before anything", status(Step::RolledBack, None), Code::OutOfOrder),
+        (
+            "committed before anything",
+            status(Step::Committed, None),
+            Code::WrongKey,
+        ),
+        (
+            "rolled back before anything",
+            status(Step::RolledBack, None),
+            Code::OutOfOrder,
+        ),
     ] {
         let state = device.refused(what, mark, body, code).await;
         assert_eq!(state.as_deref(), Some("Sent"), "{what}");
@@ -98,27 +132,59 @@ async fn a_job_moves_by_its_own_messages_in_their_order_and_by_nothing_else() {
         device.say(Some(mark), csr.clone()).await;
         device.line.answer().await
     }];
-    assert_eq!(answers[0].body, answers[1].body, "the same request gets the same certificate");
+    assert_eq!(
+        answers[0].body, answers[1].body,
+        "the same request gets the same certificate"
+    );
     let pending = super::keys::Credential::new(key, super::device::certificate(&answers[0]));
     device
-        .refused("proof by the old key", mark, tested(pending.fingerprint), Code::WrongKey)
+        .refused(
+            "proof by the old key",
+            mark,
+            tested(pending.fingerprint),
+            Code::WrongKey,
+        )
         .await;
     device
-        .refused("rejected too late", mark, status(Step::Rejected, Some(Code::Refused)), Code::OutOfOrder)
+        .refused(
+            "rejected too late",
+            mark,
+            status(Step::Rejected, Some(Code::Refused)),
+            Code::OutOfOrder,
+        )
         .await;
     device.say_by(&pending, Some(mark), status(Step::Failed, None)).await;
-    device.line.refused("failed, by the new key", Type::Status, Code::WrongKey).await;
+    device
+        .line
+        .refused("failed, by the new key", Type::Status, Code::WrongKey)
+        .await;
     device.say_by(&pending, Some(mark), status(Step::Committed, None)).await;
-    device.line.refused("committed before the commit", Type::Status, Code::OutOfOrder).await;
+    device
+        .line
+        .refused("committed before the commit", Type::Status, Code::OutOfOrder)
+        .await;
     device.say_by(&pending, Some(mark), csr).await;
-    device.line.refused("csr by the new key", Type::Csr, Code::WrongKey).await;
-    device.say_by(&other.active, Some(mark), tested(pending.fingerprint)).await;
-    device.line.refused("proof by another device", Type::Tested, Code::WrongKey).await;
+    device
+        .line
+        .refused("csr by the new key", Type::Csr, Code::WrongKey)
+        .await;
+    device
+        .say_by(&other.active, Some(mark), tested(pending.fingerprint))
+        .await;
+    device
+        .line
+        .refused("proof by another device", Type::Tested, Code::WrongKey)
+        .await;
     for (what, subject) in [
         ("proof for the old certificate", Subject::Certificate(own)),
-        ("proof for a bundle", Subject::Bundle(Fingerprint::of_bundle(&plant.world.anchors))),
+        (
+            "proof for a bundle",
+            Subject::Bundle(Fingerprint::of_bundle(&plant.world.anchors)),
+        ),
     ] {
-        device.say_by(&pending, Some(mark), Body::Tested(Tested { subject })).await;
+        device
+            .say_by(&pending, Some(mark), Body::Tested(Tested { subject }))
+            .await;
         device.line.refused(what, Type::Tested, Code::CertificateInvalid).await;
     }
     for (what, bad, code) in bad_marks(mark, first) {
@@ -128,7 +194,10 @@ async fn a_job_moves_by_its_own_messages_in_their_order_and_by_nothing_else() {
     let mut hello = device.hello_body(None);
     hello.slots.a = Some(pending.fingerprint);
     device.say_by(&pending, None, Body::Hello(hello)).await;
-    device.line.refused("hello by the new key", Type::Hello, Code::WrongKey).await;
+    device
+        .line
+        .refused("hello by the new key", Type::Hello, Code::WrongKey)
+        .await;
     let before = plant.status("order-1").await.certificates.current;
 
     // Committing, twice; Confirmed, twice.
@@ -140,16 +209,29 @@ async fn a_job_moves_by_its_own_messages_in_their_order_and_by_nothing_else() {
     assert_eq!(commits[0].body.kind(), Type::Commit);
     assert_eq!(commits[0].body, commits[1].body);
     device
-        .refused("another request now", mark, request(Key::new().request("order-1")), Code::CsrChanged)
+        .refused(
+            "another request now",
+            mark,
+            request(Key::new().request("order-1")),
+            Code::CsrChanged,
+        )
         .await;
     device.say(Some(mark), status(Step::Committed, None)).await;
-    device.line.refused("committed, by the old key", Type::Status, Code::WrongKey).await;
+    device
+        .line
+        .refused("committed, by the old key", Type::Status, Code::WrongKey)
+        .await;
     device.say_by(&pending, Some(mark), status(Step::Committed, None)).await;
     device.say_by(&pending, Some(mark), status(Step::Committed, None)).await;
     device.line.silent("committed, twice").await;
     device.active = pending;
     device
-        .refused("rolled back after all", mark, status(Step::RolledBack, None), Code::OutOfOrder)
+        .refused(
+            "rolled back after all",
+            mark,
+            status(Step::RolledBack, None),
+            Code::OutOfOrder,
+        )
         .await;
 
     let after = plant

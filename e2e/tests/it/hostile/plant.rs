@@ -62,12 +62,6 @@ impl World {
         }
     }
 
-    /// Unix seconds.
-    pub(super) fn now(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        i64::try_from(since.as_secs()).unwrap()
-    }
-
     /// The controller's sample `name` with these labels, now.
     pub(super) async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let metrics = self.stack.controller_metrics().await.unwrap();
@@ -86,6 +80,12 @@ impl World {
         .await
         .unwrap();
     }
+}
+
+/// Unix seconds.
+pub(super) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_secs()).unwrap()
 }
 
 /// The processes' clients and the broker's streams must outlive the runtime of the test that comes first.
@@ -281,5 +281,5 @@ async fn declare(world: &World, fleet: &str, id: &str) {
 
 /// A Kubernetes name for a deviceId, which may hold more.
 fn object(id: &str) -> String {
-    format!("d-{}-x", id.to_lowercase().replace('_', "-").replace('.', "-"))
+    format!("d-{}-x", id.to_lowercase().replace(['_', '.'], "-"))
 }

@@ -41,7 +41,11 @@ fn bad_requests(id: &str, own: Option<&Key>, others: &Key, claim: &Claim) -> Vec
         ("for another device", key.request("meter-1"), Code::CsrSubject),
         ("for the controller", key.request("~controller"), Code::CsrSubject),
         ("with the key of another device", others.request(id), Code::KeyReused),
-        ("with the key of a claim", claim.credential.key.request(id), Code::KeyReused),
+        (
+            "with the key of a claim",
+            claim.credential.key.request(id),
+            Code::KeyReused,
+        ),
     ];
     if let Some(own) = own {
         cases.push(("with the key that it has", own.request(id), Code::KeyReused));
@@ -71,7 +75,11 @@ async fn a_bad_request_ends_its_job_and_the_old_certificate_stays() {
             } else {
                 device.say(Some(mark), status(Step::Accepted, None)).await;
                 device.request(mark, Key::new()).await;
-                ("another request than the first", Key::new().request(&id), Code::CsrChanged)
+                (
+                    "another request than the first",
+                    Key::new().request(&id),
+                    Code::CsrChanged,
+                )
             };
             // `accepted` may have been lost: that must make no difference.
             if n % 2 == 0 {
@@ -87,7 +95,11 @@ async fn a_bad_request_ends_its_job_and_the_old_certificate_stays() {
                 .wait_status(&id, "to have failed", |s| s.state == Some(DeviceState::Failed))
                 .await;
             let job = seen.job.unwrap();
-            assert_eq!((job.state, job.code.as_deref()), (JobState::Failed, Some(code.as_str())), "{what}");
+            assert_eq!(
+                (job.state, job.code.as_deref()),
+                (JobState::Failed, Some(code.as_str())),
+                "{what}"
+            );
             assert_eq!(seen.certificates.previous, None, "{what}");
             assert_eq!(device.active.fingerprint, own);
         }
