@@ -412,6 +412,15 @@ fn on_hello(ctx: &Context<'_>, device: &Device, hello: &Hello, mut signer: Signe
         confirm(ctx, &mut next);
         return change(next, None);
     }
+    // Since that job's end the device has gone back by itself: the certificate it starts from is the one to renew in time.
+    let after = matches!(
+        progress,
+        Some(Progress::Committed | Progress::RolledBack | Progress::Failed)
+    );
+    if signer == Signer::Previous && after && job.state.ended() && !forward {
+        std::mem::swap(&mut next.current, &mut next.previous);
+        return change(next, None);
+    }
     // Only a device that has nothing else yet speaks with a certificate on trial.
     if signer == Signer::Pending && job.kind != JobKind::Enrol {
         return Decision::Refuse(Code::WrongKey, "not committed yet");

@@ -305,6 +305,39 @@ fn the_key_of_a_committed_certificate_stays_known_when_another_job_begins() {
 }
 
 #[test]
+fn the_certificate_that_a_device_went_back_to_is_the_one_to_renew_in_time() {
+    let p = policy();
+    let mut device = rotating(JobState::Confirmed);
+    device.bundle = Some(Fingerprint([0; 32]));
+    let (used, broken) = (device.previous.clone().unwrap(), device.current.clone().unwrap());
+    let hello = |job| Event::Hello {
+        hello: Hello {
+            agent: "test".to_owned(),
+            active: Slot::A,
+            slots: Slots {
+                a: Some(used.fingerprint),
+                b: Some(broken.fingerprint),
+            },
+            job: Some(JobView {
+                id: job,
+                progress: Progress::Committed,
+            }),
+            clock: 0,
+            bundle: Fingerprint([0; 32]),
+            reconnect: None,
+            alert: None,
+        },
+        signer: Signer::Previous,
+        session: Nonce([4; 16]),
+    };
+    let (same, _) = after(step::step(&ctx(&p, NOW), &device, &hello(JobId::from_u128(1))));
+    assert_eq!(same.current, device.current, "an old hello says nothing");
+    let latest = device.job.as_ref().unwrap().id;
+    let (back, _) = after(step::step(&ctx(&p, NOW), &device, &hello(latest)));
+    assert_eq!((back.current, back.previous), (Some(used), Some(broken)));
+}
+
+#[test]
 fn a_late_test_is_a_proof_though_the_job_had_timed_out() {
     let p = policy();
     let issued = rotating(JobState::Issued);
