@@ -9,7 +9,7 @@ use crate::algorithm::Algorithm;
 use crate::journal::{Enrolment, Goal, JobEntry, Phase};
 
 /// Failed attempts that a refused enrolment counts as: it is tried again slowly.
-const SLOWLY: u8 = 4;
+pub(super) const SLOWLY: u8 = 4;
 
 impl Machine<'_> {
     /// Whether there is a request to send; else has the key for it made.

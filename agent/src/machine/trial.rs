@@ -4,6 +4,7 @@ use certwave_protocol::code::Code;
 use certwave_protocol::ids::Fingerprint;
 use certwave_protocol::message::{Commit, Slot, Step};
 
+use super::enrol::SLOWLY;
 use super::{Effect, Link, Machine, Timer, TrustedBy, Wait};
 use crate::journal::{Goal, Phase};
 
@@ -72,19 +73,20 @@ impl Machine<'_> {
         self.connect_active();
     }
 
-    /// The controller does not know what is on trial.
+    /// The controller does not know what is on trial. With an old credential to go back to, the trial's end is soon
+    /// enough: to go at once would only come back at once. Without one the claim brings what the controller does know.
     pub(super) fn trial_denied(&mut self) {
-        if self.state.journal.active.is_some() {
-            return self.trial_ended();
+        if self.state.journal.active.is_none() {
+            self.end_trial_time();
+            self.ask_claim_again();
         }
-        self.end_trial_time();
-        self.ask_claim_again();
     }
 
     /// Before the first commit the claim is the only other way.
     fn ask_claim_again(&mut self) {
         self.hang_up();
         self.state.turn = 1;
+        self.state.failures = self.state.failures.max(SLOWLY);
         self.retry_later();
     }
 

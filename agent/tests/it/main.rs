@@ -8,6 +8,7 @@ mod controller;
 mod devices;
 mod disk;
 mod doors;
+mod enrolment;
 mod machine;
 mod properties;
 mod refusals;
