@@ -101,14 +101,16 @@ async fn authority(Shared(state): Shared<State>, Path(file): Path<String>) -> Re
     let Some(name) = file.strip_suffix(".cer") else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let found = match name.parse::<Fingerprint>() {
-        Ok(fingerprint) => state.ledger.certificate(&fingerprint).await,
-        Err(_) => state.ledger.authority(name).await,
-    };
-    match found {
-        Ok(Some(c)) if c.record.kind == CertificateKind::Authority => typed("application/pkix-cert", c.record.der),
-        Ok(_) => StatusCode::NOT_FOUND.into_response(),
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    let found = tokio::time::timeout(TIMEOUT, async {
+        match name.parse::<Fingerprint>() {
+            Ok(fingerprint) => state.ledger.certificate(&fingerprint).await,
+            Err(_) => state.ledger.authority(name).await,
+        }
+    });
+    match found.await {
+        Ok(Ok(Some(c))) if c.record.kind == CertificateKind::Authority => typed("application/pkix-cert", c.record.der),
+        Ok(Ok(_)) => StatusCode::NOT_FOUND.into_response(),
+        Ok(Err(_)) | Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 

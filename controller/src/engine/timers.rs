@@ -25,13 +25,17 @@ pub(super) async fn run(engine: &Engine) {
                 continue;
             }
         };
-        futures::stream::iter(overdue)
-            .for_each_concurrent(32, |identity| async move {
-                if let Err(error) = pass(engine, &identity).await {
-                    engine.ledger_failed(&error);
-                }
-            })
-            .await;
+        let mut passed = futures::stream::iter(overdue)
+            .map(|identity| async move { pass(engine, &identity).await })
+            .buffer_unordered(32);
+        while let Some(result) = passed.next().await {
+            let Err(error) = result else { continue };
+            engine.ledger_failed(&error);
+            // The others would fail alike; they are still there in the next round.
+            if error.is_outage() {
+                break;
+            }
+        }
     }
 }
 

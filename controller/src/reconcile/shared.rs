@@ -19,6 +19,18 @@ use super::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::registry::{IssuerEntry, Registry};
 
+/// Values of the metrics' label `state`.
+const STATES: [&str; 8] = [
+    "declared",
+    "enrolling",
+    "active",
+    "rotating",
+    "failed",
+    "expired",
+    "offline",
+    "online",
+];
+
 /// See the module.
 pub(super) struct Shared {
     pub(super) client: kube::Client,
@@ -101,19 +113,28 @@ impl Shared {
         running.filter_map(|(_, run)| run.anchor.clone()).collect()
     }
 
+    /// A fleet is gone, and its metrics with it.
+    pub(super) fn hide_counts(&self, fleet: &FleetKey) {
+        for state in STATES {
+            let labels = [fleet.namespace.as_str(), fleet.name.as_str(), state];
+            // Not there is as good.
+            let _ = self.metrics.devices.remove_label_values(&labels);
+        }
+    }
+
     /// Shows a fleet's counts as metrics.
     pub(super) fn show_counts(&self, fleet: &FleetKey, counts: &FleetCounts) {
-        let states = [
-            ("declared", counts.declared),
-            ("enrolling", counts.enrolling),
-            ("active", counts.active),
-            ("rotating", counts.rotating),
-            ("failed", counts.failed),
-            ("expired", counts.expired),
-            ("offline", counts.offline),
-            ("online", counts.online),
+        let counted = [
+            counts.declared,
+            counts.enrolling,
+            counts.active,
+            counts.rotating,
+            counts.failed,
+            counts.expired,
+            counts.offline,
+            counts.online,
         ];
-        for (state, count) in states {
+        for (state, count) in STATES.into_iter().zip(counted) {
             let labels = [fleet.namespace.as_str(), fleet.name.as_str(), state];
             self.metrics.devices.with_label_values(&labels).set(count.into());
         }

@@ -97,6 +97,7 @@ impl Reconciler for Fleets {
         let fleet = key(object);
         self.shared.registry.set_fleet(fleet.clone(), None);
         self.shared.fleets.set(object, None);
+        self.shared.hide_counts(&fleet);
         claims::withdraw(&self.shared, &fleet, &[]).await
     }
 
