@@ -3,7 +3,7 @@
 //! Reconcilers put entries in and take them out; the engine only reads. An entry is replaced as a whole, so a reader
 //! that holds one keeps a consistent view.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -124,7 +124,7 @@ pub struct Registry {
     brokers: RwLock<HashMap<BrokerId, Arc<BrokerEntry>>>,
     fleets: RwLock<HashMap<FleetKey, Arc<FleetEntry>>>,
     rotations: RwLock<HashMap<String, Arc<RotationEntry>>>,
-    waiting: RwLock<HashMap<String, ()>>,
+    waiting: RwLock<HashSet<String>>,
     links: RwLock<HashMap<BrokerId, Link>>,
     /// Set once what limits the work is known.
     open: AtomicBool,
@@ -198,12 +198,17 @@ impl Registry {
 
     /// Says whether a rotation that has begun waits for something, its CA perhaps.
     pub fn set_waiting(&self, uid: &str, waits: bool) {
-        put(&self.waiting, uid.to_owned(), waits.then_some(()));
+        let mut waiting = self.waiting.write().unwrap_or_else(PoisonError::into_inner);
+        if waits {
+            waiting.insert(uid.to_owned());
+        } else {
+            waiting.remove(uid);
+        }
     }
 
     /// Whether a rotation that has begun waits for something.
     pub fn waits(&self, uid: &str) -> bool {
-        read(&self.waiting, &uid.to_owned()).is_some()
+        self.waiting.read().unwrap_or_else(PoisonError::into_inner).contains(uid)
     }
 
     /// Every rotation under way.
