@@ -164,15 +164,15 @@ proptest! {
             once |= journal.active.is_some();
             prop_assert!(!once || journal.active.is_some_and(|slot| journal.is_confirmed(slot)));
         }
-        run.settle(2);
+        run.settle(6);
         prop_assert!(matches!(run.world.state.link(), Link::Up(..)) || run.world.connecting.is_some() || run.world.timers.contains(&Timer::Retry));
     }
 }
 
-/// The whole of an enrolment and two rotations, with the power cut after each number of instructions.
+/// The whole of an enrolment, rotations, a rollback and a trust job, with the power cut after each number of instructions.
 #[test]
 fn power_cut_at_every_step_loses_nothing() {
-    for after in 0..200 {
+    for after in 0..300 {
         let world = World::new(true);
         let mut run = Run {
             world,
@@ -182,7 +182,7 @@ fn power_cut_at_every_step_loses_nothing() {
         run.world.power = Some(after);
         run.world.start();
         let mut rounds = 0;
-        while run.controller.confirmed < 3 {
+        while run.controller.confirmed < 6 {
             rounds += 1;
             assert!(rounds < 2000, "stuck after a cut at {after}: {:?}", run.world.state);
             if run.world.connecting.is_some() {

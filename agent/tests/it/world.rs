@@ -358,6 +358,8 @@ pub(crate) fn certificate(csr: &Der) -> Body {
 #[derive(Debug, Default)]
 pub(crate) struct Controller {
     pub(crate) number: u64,
+    /// Rotate, where there is none.
+    task: Option<Task>,
     csr: Option<Der>,
     subject: Option<Subject>,
     committed: bool,
@@ -421,11 +423,12 @@ impl Controller {
                 }
                 if self.ended || self.number == 0 {
                     self.next();
-                    out.push(rotate());
+                    self.choose(world);
+                    out.push(self.job());
                 } else if self.committed {
                     out.extend(commit(self));
                 } else if !matches!(progress, Some(Progress::Stored | Progress::Trial)) {
-                    out.extend(self.certificate().or(Some(rotate())));
+                    out.extend(self.certificate().or_else(|| Some(self.job())));
                 }
             }
             _ => {}
@@ -436,6 +439,36 @@ impl Controller {
                 ..world.message(self.number, body)
             })
             .collect()
+    }
+
+    /// Every third job goes back, every fifth brings a bundle.
+    fn choose(&mut self, world: &World) {
+        let old = world
+            .journal()
+            .active
+            .and_then(|slot| world.journal().held(slot.other()))
+            .filter(|h| h.confirmed);
+        if let (0, Some(old)) = (self.number % 3, old) {
+            self.task = Some(Task::Rollback { to: old.leaf });
+            self.subject = Some(Subject::Certificate(old.leaf));
+        } else if self.number.is_multiple_of(5) {
+            let anchors = vec![Der(self.number.to_be_bytes().to_vec())];
+            let bundle = Fingerprint::of_bundle(&anchors);
+            self.task = Some(Task::Trust { anchors, bundle });
+            self.subject = Some(Subject::Bundle(bundle));
+        }
+    }
+
+    fn job(&self) -> Body {
+        match &self.task {
+            Some(task) => Body::Job(Job {
+                task: task.clone(),
+                attempt: 1,
+                step_timeout: 30,
+                trial_timeout: 60,
+            }),
+            None => rotate(),
+        }
     }
 
     fn certificate(&mut self) -> Option<Body> {
