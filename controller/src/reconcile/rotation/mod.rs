@@ -276,9 +276,8 @@ impl Rotations {
                 }),
             );
             // No leaf of the new CA before its anchor is in the fleet's bundle, which the fleet's reconciler sees to next.
-            if trusted {
-                self.hand_over(object, uid, &fleet, issuer, control);
-            }
+            let control = if trusted { control } else { ControlState::Paused };
+            self.hand_over(object, uid, &fleet, issuer, control);
         }
         let mut counts = self.shared.ledger.rotation_counts(uid).await?;
         // Those whose certificates end while they wait for their turn never get it.
