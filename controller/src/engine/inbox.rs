@@ -18,7 +18,7 @@ use super::{Engine, describe, now};
 use crate::notice::Notice;
 
 /// A device's clock may differ from ours by so many seconds before people hear of it.
-const CLOCK_SKEW: i64 = 300;
+const CLOCK_SKEW: u64 = 300;
 const TRIES: usize = 8;
 
 /// Why a message was refused, with words for people.
@@ -87,7 +87,7 @@ impl Engine {
         if let Body::Hello(hello) = &payload.body {
             let skew = hello.clock.saturating_sub(now() / 1000);
             // Each time: on this connection another message may have come first. What is shown is not written again.
-            if skew.abs() > CLOCK_SKEW {
+            if skew.unsigned_abs() > CLOCK_SKEW {
                 self.notify(Notice::ClockSkew {
                     object: device.object.clone(),
                     seconds: skew,
