@@ -62,7 +62,7 @@ fn refusal(status: &DeviceCertificateStatus, reason: &str) -> bool {
 
 #[tokio::test]
 async fn a_claim_works_for_whom_it_was_made_and_for_nobody_else() {
-    let ids = ["whom-1", "whom-2", "whom-3", "whom-4"];
+    let ids = ["whom-1", "whom-2", "whom-3", "whom-4", "whom-5"];
     let (mut plant, shared) = Plant::new("whom", &ids).await;
     let (_foreign, foreign_claim) = Plant::new("whom-else", &["whom-9"]).await;
     let bound = plant.claim("whom-bound", json!({ "deviceId": "whom-1" })).await;
@@ -86,6 +86,16 @@ async fn a_claim_works_for_whom_it_was_made_and_for_nobody_else() {
     refused(&plant, &mut line, &one, "whom-4", Code::ClaimRefused).await;
     let mut line = claim_line(plant.world, &shared).await;
     works(&plant, &mut line, &shared, "whom-4").await;
+
+    // Enrolled after all, nothing of the refusal is left; and a claim that is gone helps nobody.
+    works(&plant, &mut line, &shared, "whom-2").await;
+    plant
+        .wait_status("whom-2", "to show no refusal any more", |s| {
+            s.state == Some(DeviceState::Active) && !refusal(s, "ClaimRefused")
+        })
+        .await;
+    plant.remove_claim("whom").await;
+    refused(&plant, &mut line, &shared, "whom-5", Code::ClaimRefused).await;
 }
 
 #[tokio::test]
@@ -198,6 +208,24 @@ async fn the_same_enrolment_gets_the_same_certificate_and_another_key_replaces_i
         .line
         .refused("the replaced key", Type::Tested, Code::WrongKey)
         .await;
+    plant.rotate("first").await;
+    device.rotate().await;
+}
+
+#[tokio::test]
+async fn once_the_commit_is_sent_no_other_key_takes_the_place_of_the_proven_one() {
+    let (plant, claim) = Plant::new("proven", &["proven-1"]).await;
+    let mut line = claim_line(plant.world, &claim).await;
+    let key = Key::new();
+    let csr = key.request("proven-1");
+    let answer = ask(plant.world, &mut line, &claim, "proven-1", csr.clone()).await;
+    let credential = Credential::new(key, certificate(&answer));
+    let mut device = Device::proven(plant.world, "proven-1", credential, Mark::of(&answer)).await;
+    refused(&plant, &mut line, &claim, "proven-1", Code::AlreadyEnrolled).await;
+    let again = ask(plant.world, &mut line, &claim, "proven-1", csr).await;
+    assert_eq!(again.body, answer.body, "its own key still gets its own certificate");
+    device.committed(Mark::of(&answer)).await;
+    device.line.silent("committed").await;
     plant.rotate("first").await;
     device.rotate().await;
 }

@@ -90,6 +90,15 @@ impl Device {
 
     /// From the certificate that a claim got to an enrolled device.
     pub(super) async fn commissioned(world: &'static World, id: &str, credential: Credential, mark: Mark) -> Self {
+        let mut device = Self::proven(world, id, credential, mark).await;
+        device.committed(mark).await;
+        device.hello(None).await;
+        device.line.silent("after enrolment").await;
+        device
+    }
+
+    /// As far as `tested`.
+    pub(super) async fn proven(world: &'static World, id: &str, credential: Credential, mark: Mark) -> Self {
         let id: DeviceId = id.parse().unwrap();
         let line = Line::open(world, User::Device(id.clone()), &credential.identity).await;
         let mut device = Self {
@@ -100,13 +109,11 @@ impl Device {
             last: mark,
         };
         device.say(Some(mark), tested(device.active.fingerprint)).await;
-        device.committed(mark).await;
-        device.hello(None).await;
-        device.line.silent("after enrolment").await;
         device
     }
 
-    async fn committed(&mut self, mark: Mark) {
+    /// Takes the commit and obeys it.
+    pub(super) async fn committed(&mut self, mark: Mark) {
         let commit = Body::Commit(Commit {
             subject: Subject::Certificate(self.active.fingerprint),
         });

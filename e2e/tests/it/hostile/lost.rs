@@ -105,3 +105,42 @@ async fn a_device_that_went_back_for_good_stays_on_what_it_had() {
     plant.rotate("second").await;
     device.rotate().await;
 }
+
+#[tokio::test]
+async fn a_device_back_on_its_previous_certificate_is_heard_and_rotated_from_there() {
+    let (plant, claim) = Plant::new("previous", &["lost-5"]).await;
+    let mut device = Device::enrolled(&plant, &claim, "lost-5").await;
+    plant.rotate("first").await;
+    let (mark, pending) = proven(&mut device).await;
+    device.say_by(&pending, Some(mark), status(Step::Committed, None)).await;
+    device.line.silent("committed").await;
+    plant.rotated("first").await;
+
+    // The broker refuses the new one after all: the device still has the old one.
+    device.reconnect(&device.active.identity.clone()).await;
+    device.hello(Some((mark.job, Progress::Committed))).await;
+    device.line.silent("hello from the old slot").await;
+    plant.rotate("second").await;
+    device.rotate().await;
+    plant.rotated("second").await;
+}
+
+#[tokio::test]
+async fn a_device_whose_clock_is_years_off_is_shown_and_served() {
+    let (plant, claim) = Plant::new("clock", &["clock-1"]).await;
+    let mut device = Device::enrolled(&plant, &claim, "clock-1").await;
+    for clock in [0, -1, i64::MIN, i64::MAX, 4_000_000_000] {
+        let mut hello = device.hello_body(None);
+        hello.clock = clock;
+        device.say(None, Body::Hello(hello)).await;
+        device.line.silent("a wrong clock").await;
+    }
+    plant
+        .wait_status("clock-1", "to show its clock", |status| {
+            let mut conditions = status.conditions.iter();
+            conditions.any(|c| c.type_ == "ClockSkew" && c.status == "True")
+        })
+        .await;
+    plant.rotate("first").await;
+    device.rotate().await;
+}

@@ -165,6 +165,22 @@ impl Plant {
         self.wait_claim(name, becomes).await;
     }
 
+    /// Takes a claim out of the Fleet.
+    pub(super) async fn remove_claim(&mut self, name: &str) {
+        self.claims.remove(name);
+        self.apply_fleet().await;
+        let fleets = self.world.stack.objects::<Fleet>();
+        wait_for(&format!("claim {name} to go"), SOON, || async {
+            let status = fleets.get(&self.name).await?.status.context("no status")?;
+            match status.claims.iter().find(|claim| claim.name == name) {
+                None => Ok(()),
+                Some(claim) => bail!("{:?}", claim.state),
+            }
+        })
+        .await
+        .unwrap();
+    }
+
     async fn apply_fleet(&self) {
         let claims: Vec<&Value> = self.claims.values().collect();
         let fleet = json!({
