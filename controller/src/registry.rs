@@ -124,6 +124,7 @@ pub struct Registry {
     brokers: RwLock<HashMap<BrokerId, Arc<BrokerEntry>>>,
     fleets: RwLock<HashMap<FleetKey, Arc<FleetEntry>>>,
     rotations: RwLock<HashMap<String, Arc<RotationEntry>>>,
+    issuers: RwLock<HashMap<String, IssuerEntry>>,
     waiting: RwLock<HashSet<String>>,
     links: RwLock<HashMap<BrokerId, Link>>,
     /// Set once what limits the work is known.
@@ -191,6 +192,16 @@ impl Registry {
         self.work.notify_one();
     }
 
+    /// The CA with this key id, whether a fleet uses it at present or not: what it issued may have to be sent again.
+    pub fn issuer(&self, key_id: &str) -> Option<IssuerEntry> {
+        read(&self.issuers, &key_id.to_owned())
+    }
+
+    /// Makes a CA known by its key id, for as long as this process runs.
+    pub fn add_issuer(&self, entry: &IssuerEntry) {
+        put(&self.issuers, entry.ca.key_id().to_string(), Some(entry.clone()));
+    }
+
     /// The rotation with this uid.
     pub fn rotation(&self, uid: &str) -> Option<Arc<RotationEntry>> {
         read(&self.rotations, &uid.to_owned())
@@ -208,7 +219,10 @@ impl Registry {
 
     /// Whether a rotation that has begun waits for something.
     pub fn waits(&self, uid: &str) -> bool {
-        self.waiting.read().unwrap_or_else(PoisonError::into_inner).contains(uid)
+        self.waiting
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(uid)
     }
 
     /// Every rotation under way.

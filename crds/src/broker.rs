@@ -28,7 +28,8 @@ use crate::{CertificateStatus, Duration, LocalRef, SecretKeyRef, rules};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.issuerRef) || (has(self.credential) && has(self.controlSecretRef))").message("set issuerRef, or both credential and controlSecretRef: the controller needs a client and a control certificate"),
-    validation = Rule::new("has(self.issuerRef) || !has(self.serverCertificate)").message("serverCertificate needs issuerRef, the CA that issues it")
+    validation = Rule::new("has(self.issuerRef) || !has(self.serverCertificate)").message("serverCertificate needs issuerRef, the CA that issues it"),
+    validation = rules::unchanged(&["issuerRef"], "issuerRef cannot change: devices would refuse everything that a control certificate of a CA they do not trust yet signs; create another Broker")
 )]
 pub struct BrokerSpec {
     /// Immutable id, a DNS label. Devices are known by (broker id, deviceId), in every message and in the ledger.

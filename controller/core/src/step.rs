@@ -602,9 +602,8 @@ fn on_tested(
     subject: Subject,
 ) -> Decision {
     match job.state {
-        JobState::Issued | JobState::Committing => {}
         // A late proof is a proof: the device may have nothing else to connect with by now.
-        JobState::TimedOut | JobState::Lost => {}
+        JobState::Issued | JobState::Committing | JobState::TimedOut | JobState::Lost => {}
         JobState::Confirmed => return Decision::Same(None),
         _ => return Decision::Refuse(Code::OutOfOrder, "nothing is on trial"),
     }

@@ -211,7 +211,7 @@ impl Engine {
                 return None;
             }
         };
-        let issuer = self.issuer_by_key_id(device, &pending.issuer)?;
+        let issuer = self.registry.issuer(&pending.issuer)?;
         let policy = self.policy(device);
         Some(message::Certificate {
             leaf: Der(stored.record.der),

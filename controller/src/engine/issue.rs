@@ -42,15 +42,6 @@ impl Engine {
         Ok(own())
     }
 
-    /// The CA with this key id, among those that may have issued for this device.
-    pub(super) fn issuer_by_key_id(&self, device: &Device, key_id: &str) -> Option<IssuerEntry> {
-        let own = self.registry.fleet(&FleetKey::of(device)).map(|f| f.issuer.clone());
-        let moves = self.registry.rotations().into_iter().filter_map(|r| r.issuer.clone());
-        own.into_iter()
-            .chain(moves)
-            .find(|i| i.ca.key_id().to_string() == key_id)
-    }
-
     /// Issues for a request that [`Engine::check_request`] has found sound; publishes the partition's first CRL before.
     pub(super) async fn issue(
         &self,

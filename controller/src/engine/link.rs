@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use certwave_protocol::code::Code;
 use certwave_protocol::ids::BrokerId;
 use certwave_protocol::message::{Payload, Type};
 use certwave_protocol::topic::{self, User};
 use certwave_protocol::{MAX_MESSAGE, envelope};
+use futures::FutureExt as _;
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, PublishOptions, QoS, TlsConfiguration, Transport};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::mpsc;
@@ -243,7 +246,12 @@ fn lanes(engine: &Arc<Engine>, speaker: &Speaker) -> Vec<mpsc::Sender<Heard>> {
             tokio::spawn(async move {
                 while let Some(heard) = rx.recv().await {
                     let kind = heard.kind;
-                    let outcome = engine.hear(&speaker, &heard.user, kind, &heard.bytes).await;
+                    // Whoever finds a message that brings its handling down must not take the lane's other devices along.
+                    let hearing = AssertUnwindSafe(engine.hear(&speaker, &heard.user, kind, &heard.bytes));
+                    let outcome = hearing.catch_unwind().await.unwrap_or_else(|_| {
+                        tracing::error!(user = heard.user.name(), %kind, "a fault of the program: handling a message panicked");
+                        Code::Other.as_str()
+                    });
                     engine
                         .metrics
                         .messages

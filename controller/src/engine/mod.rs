@@ -1,8 +1,8 @@
 //! The engine drives devices through their jobs: it hears messages, asks `core` what follows, writes the ledger, and
 //! only then speaks.
 //!
-//! [`link`] keeps one connection to each broker, [`inbox`] turns messages into events, [`act`] carries decisions out,
-//! [`enrol`] answers claims, [`schedule`] starts jobs within their limits, [`timers`] enforces deadlines.
+//! `link` keeps one connection to each broker, `inbox` turns messages into events, `act` carries decisions out,
+//! `enrol` answers claims, `schedule` starts jobs within their limits, `timers` enforces deadlines.
 
 mod act;
 mod enrol;

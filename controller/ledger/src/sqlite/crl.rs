@@ -55,7 +55,9 @@ pub(super) fn publish(db: &Connection, crl: &CrlRecord) -> Result<()> {
 pub(super) fn before(db: &Connection, next_update_before: i64, limit: u32) -> Result<Vec<CrlRecord>> {
     let mut get = db.prepare_cached(
         "SELECT issuer, partition, number, this_update, next_update, der FROM crls
-         WHERE next_update < ?1 ORDER BY next_update LIMIT ?2",
+         WHERE next_update < ?1
+             AND (partition = 'ca' OR partition >= strftime('%Y-%m', ?1, 'unixepoch', '-12 months'))
+         ORDER BY next_update LIMIT ?2",
     )?;
     let rows = get.query_map(params![next_update_before, limit], record)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)

@@ -132,6 +132,7 @@ impl Reconciler for Authorities {
                     crl_validity: object.spec.crl.validity.as_secs(),
                 };
                 record(shared, &entry).await?;
+                shared.registry.add_issuer(&entry);
                 shared.ensure_crl(&entry, CA_PARTITION, now_s()).await?;
                 let authority = Authority {
                     entry,
