@@ -2,7 +2,10 @@
 
 use certwave_protocol::ids::Fingerprint;
 
-use crate::model::{Device, JobKind, Millis};
+use crate::model::{Device, JobKind, JobState, Millis};
+
+/// A device that does not answer is asked at least this often, milliseconds.
+const LONGEST_SILENCE: Millis = 6 * 60 * 60 * 1000;
 
 /// Where a run wants its devices to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +26,17 @@ pub fn still_wanted(device: &Device, bundle: Fingerprint) -> bool {
         Some(JobKind::Rotate) => device.bundle.is_none_or(|held| held == bundle),
         Some(JobKind::Enrol | JobKind::Rollback) | None => true,
     }
+}
+
+/// Whether a waiting job may be offered now: at once the first time. A device that is connected and did not answer is
+/// asked again when as much time has passed as its job had taken by then, so that many of them leave the slots to others.
+pub fn may_offer(now: Millis, device: &Device) -> bool {
+    let waiting = device.open_job().filter(|job| job.state == JobState::Queued);
+    waiting.is_some_and(|job| {
+        let pause = job.since.saturating_sub(job.created).min(LONGEST_SILENCE);
+        // A clock that was set back must not keep a device waiting.
+        now < job.since || now.saturating_sub(job.since) >= pause
+    })
 }
 
 /// The next job that brings `device` closer to `target`, if it needs one now: trust first, then the leaf, as no leaf of

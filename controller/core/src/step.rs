@@ -1,7 +1,7 @@
 //! One event for one device: what the ledger shall hold, and what shall be said.
 //!
-//! Nothing here sends or stores. The engine writes [`Decision::device`] in one transaction and only then sends
-//! [`Decision::send`]; when the write is refused because somebody else was faster, it reads and asks again.
+//! Nothing here sends or stores. The engine writes the device of [`Decision::Change`] in one transaction and only then sends
+//! what it asks to send; when the write is refused because somebody else was faster, it reads and asks again.
 
 use certwave_protocol::code::Code;
 use certwave_protocol::ids::{ClaimName, Epoch, Fingerprint, JobId, Nonce, SessionId};

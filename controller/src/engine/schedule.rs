@@ -107,8 +107,11 @@ impl Engine {
             .map_or(fleet.policy.max_in_flight, |r| r.max_in_flight);
         let mut room = limit.saturating_sub(self.ledger.in_flight(&fleet.key).await?);
         let heard = self.ready.take(&fleet.key, room);
-        room = room.saturating_sub(u32::try_from(heard.len()).unwrap_or(u32::MAX));
-        self.offer(fleet, heard).await;
+        if !heard.is_empty() {
+            self.offer(fleet, heard).await;
+            // Not all of them were asked.
+            room = limit.saturating_sub(self.ledger.in_flight(&fleet.key).await?);
+        }
         if room == 0 {
             return Ok(());
         }
@@ -244,6 +247,9 @@ impl Engine {
                     }
                 }
             }
+        }
+        if event == Event::Offer && !due::may_offer(now(), &device) {
+            return Ok(());
         }
         self.happen(identity, event).await
     }
