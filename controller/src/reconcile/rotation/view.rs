@@ -31,7 +31,7 @@ pub(super) fn status(
     let over = phase.outcome().is_some();
     let complete = condition(
         "Complete",
-        &complete(phase, counts),
+        &complete(object, phase, counts),
         generation,
         &before.conditions,
         now,
@@ -60,7 +60,14 @@ pub(super) fn status(
     }
 }
 
-fn complete(phase: &Phase, counts: &RotationCounts) -> Verdict {
+fn complete(object: &Rotation, phase: &Phase, counts: &RotationCounts) -> Verdict {
+    // Fleets are people's: the controller does not edit their specs.
+    let next = object.spec.issuer_ref.as_ref().map_or_else(String::new, |ca| {
+        format!(
+            "; now set spec.issuerRef of Fleet {} to {}, or the next renewals go back to the CA before",
+            object.spec.fleet_ref.name, ca.name
+        )
+    });
     match phase {
         Phase::Waiting(verdict) => verdict.clone(),
         Phase::Running => Verdict::no("Running", "the rotation goes on"),
@@ -68,11 +75,14 @@ fn complete(phase: &Phase, counts: &RotationCounts) -> Verdict {
         Phase::Complete if counts.offline > 0 => Verdict::yes(
             "CompleteButOffline",
             format!(
-                "every device that was heard is confirmed; {} offline devices follow when they come back",
+                "every device that was heard is confirmed; {} offline devices follow when they come back{next}",
                 counts.offline
             ),
         ),
-        Phase::Complete => Verdict::yes("AllConfirmed", "every device starts from its new certificate"),
+        Phase::Complete => Verdict::yes(
+            "AllConfirmed",
+            format!("every device starts from its new certificate{next}"),
+        ),
         Phase::Failed => Verdict::no("DevicesFailed", failures(counts)),
         Phase::Aborted => Verdict::no(
             "Aborted",
