@@ -41,3 +41,31 @@ async fn power_cuts_at_every_step_and_odd_devices_end_with_a_certificate_that_wo
         seen.await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_whole_site_without_power_at_any_instant_goes_on_when_it_is_back() {
+    let mut world = World::new("site", 3).await;
+    let ids = world.enrol("m", 8, &[]).await;
+    let first = world.certificates().await;
+
+    world.rotate("now", &json!({}));
+    for steps in [2, 11, 23, 33] {
+        world.when("the next step", |history| history.steps() >= steps).await;
+        world.cut_power("m");
+        world.stack.broker.kill();
+        world.stack.controller().unwrap().kill();
+        world.stack.broker.start().await.unwrap();
+        world.stack.start_controller().await.unwrap();
+        world.switch_on("m", &ids, &[]);
+    }
+    let status = world.ended("now").await;
+    assert_eq!(
+        (status.phase, status.counts.confirmed),
+        (Some(RotationPhase::Complete), 8),
+        "{status:#?}\n{}",
+        world.log()
+    );
+    world.wait_renewed(&ids, &first).await;
+    world.verify().await;
+    assert!(world.history().peak_in_flight() <= 3);
+}

@@ -83,3 +83,27 @@ async fn told_to_end_the_controller_leaves_its_lease_to_the_next() {
     );
     world.wait_renewed(&ids, &first).await;
 }
+
+#[tokio::test]
+async fn a_controller_that_hangs_goes_on_where_it_was() {
+    let mut world = World::new("hang", 3).await;
+    let ids = world.enrol("m", 8, &["--fault", "slow:1s=*"]).await;
+    let first = world.certificates().await;
+    world.rotate("now", &json!({}));
+    world
+        .when("a certificate on the way", |history| history.reached("issued") > 0)
+        .await;
+    world.stack.controller().unwrap().pause().unwrap();
+    world.lasts(Duration::from_secs(6)).await;
+    world.stack.controller().unwrap().resume().unwrap();
+    let status = world.ended("now").await;
+    assert_eq!(
+        (status.phase, status.counts.confirmed),
+        (Some(RotationPhase::Complete), 8),
+        "{status:#?}\n{}",
+        world.log()
+    );
+    world.wait_renewed(&ids, &first).await;
+    world.verify().await;
+    assert!(world.history().peak_in_flight() <= 3);
+}

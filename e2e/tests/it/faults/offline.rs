@@ -3,7 +3,7 @@
 use certwave_crds::RotationPhase;
 use serde_json::json;
 
-use super::world::World;
+use super::world::{World, device_limits};
 
 #[tokio::test]
 async fn devices_that_are_away_block_nobody_and_rotate_when_they_come_back() {
@@ -36,18 +36,18 @@ async fn devices_that_are_away_block_nobody_and_rotate_when_they_come_back() {
 #[tokio::test]
 async fn devices_that_never_answer_block_nobody() {
     let mut world = World::new("silent", 2).await;
-    let silent = world
-        .enrol("silent", 4, &["--beat", "30", "--fault", "never-answer=*"])
-        .await;
+    let silent = world.enrol("silent", 2, &["--fault", "never-answer=*"]).await;
     let good = world.enrol("good", 4, &[]).await;
     let first = world.certificates().await;
 
-    world.rotate("now", &json!({}));
+    let mut limits = device_limits();
+    limits["offlineAfter"] = json!("2s");
+    world.rotate("now", &json!({ "device": limits }));
     let status = world.ended("now").await;
     assert_eq!(status.counts.confirmed, 4, "{status:#?}\n{}", world.log());
     world.wait_renewed(&good, &first).await;
 
-    // Repaired, they go on with what they were given.
+    // Repaired, they go on with what they were given when they are asked again.
     world.cut_power("silent");
     world.switch_on("silent", &silent, &[]);
     world.wait_renewed(&silent, &first).await;

@@ -77,6 +77,12 @@ async fn without_the_api_server_devices_rotate_and_statuses_follow_when_it_is_ba
     world.rotate("paused", &json!({}));
     world.when("it began", |history| history.reached("accepted") > 12).await;
     world.stack.api.pause().unwrap();
+    let before = world.history().reached("confirmed");
+    world
+        .when("devices confirm meanwhile", |history| {
+            history.reached("confirmed") > before + 2
+        })
+        .await;
     world.lasts(Duration::from_secs(16)).await;
     world.stack.api.resume().unwrap();
     let status = world.ended("paused").await;
