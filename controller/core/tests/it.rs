@@ -403,6 +403,19 @@ fn a_device_that_does_not_accept_gives_its_slot_back_and_does_not_fail() {
 }
 
 #[test]
+fn a_job_that_waits_ends_with_the_certificate_of_its_device() {
+    let p = policy();
+    let device = rotating(JobState::Queued);
+    let end = credential(1).not_after * 1000;
+    assert_eq!(
+        step::step(&ctx(&p, end - 1), &device, &Event::Deadline),
+        Decision::Same(None)
+    );
+    let (over, _) = after(step::step(&ctx(&p, end), &device, &Event::Deadline));
+    assert_eq!(over.job.unwrap().state, JobState::Cancelled);
+}
+
+#[test]
 fn a_rolled_back_device_keeps_its_old_certificate_and_is_not_asked_again_at_once() {
     let device = rotating(JobState::Issued);
     let (back, _) = after(decide(&device, &status(&device, Step::RolledBack, Signer::Current)));

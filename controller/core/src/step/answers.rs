@@ -1,0 +1,145 @@
+//! What a device says within its job: `status`, `csr`, `tested`.
+
+use certwave_protocol::code::Code;
+use certwave_protocol::ids::{Fingerprint, SessionId};
+use certwave_protocol::message::{Step, Subject};
+
+use crate::model::{Device, Job, JobKind, JobState};
+
+use super::event::{Context, Decision, Send, Signer};
+use super::outcome::{carries_certificate, change, confirm, end, heard, trial_signer, wrong_key};
+
+#[allow(clippy::too_many_arguments)]
+pub(super) fn on_status(
+    ctx: &Context<'_>,
+    device: &Device,
+    job: &Job,
+    signer: Signer,
+    session: SessionId,
+    step: Step,
+    code: Option<Code>,
+    detail: Option<&String>,
+) -> Decision {
+    use JobState::{Accepted, Committing, Issued, Lost, Queued, Sent, TimedOut};
+    if step == Step::Committed {
+        let again = job.state == JobState::Confirmed && signer == Signer::Current;
+        if !again && !trial_signer(job, signer) {
+            return wrong_key();
+        }
+        return match job.state {
+            JobState::Confirmed => Decision::Same(None),
+            Committing | TimedOut | Lost if job.committed => {
+                let mut next = heard(ctx, device, session);
+                confirm(ctx, &mut next);
+                change(next, None)
+            }
+            _ => Decision::Refuse(Code::OutOfOrder, "nothing was committed"),
+        };
+    }
+    if signer == Signer::Pending {
+        return wrong_key();
+    }
+    match (step, job.state) {
+        (Step::Accepted, Sent) => {
+            let mut next = heard(ctx, device, session);
+            // It went back by itself, and the new key goes into the other slot: that is the one to forget.
+            if signer == Signer::Previous && job.kind == JobKind::Rotate && next.previous.is_some() {
+                std::mem::swap(&mut next.current, &mut next.previous);
+            }
+            if let Some(job) = next.job.as_mut() {
+                let to = if carries_certificate(job) { Accepted } else { Issued };
+                job.enter(to, ctx.now, ctx.policy);
+            }
+            change(next, None)
+        }
+        // Its slot was given back meanwhile: it is offered again when there is room.
+        (Step::Accepted, Queued) => Decision::Refuse(Code::TryLater, "the job is queued again"),
+        (Step::Rejected, Queued | Sent | Accepted) => end(
+            ctx,
+            &heard(ctx, device, session),
+            JobState::Rejected,
+            code.unwrap_or(Code::Refused),
+            detail,
+        ),
+        (Step::Failed, Sent | Accepted | Issued | Committing | TimedOut | Lost) => end(
+            ctx,
+            &heard(ctx, device, session),
+            JobState::Failed,
+            code.unwrap_or(Code::Other),
+            detail,
+        ),
+        (Step::RolledBack, Accepted | Issued | Committing | TimedOut | Lost) => end(
+            ctx,
+            &heard(ctx, device, session),
+            JobState::RolledBack,
+            code.unwrap_or(Code::TestFailed),
+            detail,
+        ),
+        (Step::Accepted, Accepted | Issued | Committing)
+        | (Step::Rejected, JobState::Rejected)
+        | (Step::Failed, JobState::Failed)
+        | (Step::RolledBack, JobState::RolledBack) => Decision::Same(None),
+        _ => Decision::Refuse(Code::OutOfOrder, "not possible in the job's present state"),
+    }
+}
+
+pub(super) fn on_csr(
+    ctx: &Context<'_>,
+    device: &Device,
+    job: &Job,
+    signer: Signer,
+    session: SessionId,
+    key: Fingerprint,
+) -> Decision {
+    if signer == Signer::Pending {
+        return wrong_key();
+    }
+    if job.kind != JobKind::Rotate {
+        return Decision::Refuse(Code::OutOfOrder, "this job asks for no certificate");
+    }
+    match job.state {
+        // `accepted` may have been lost; a request says as much.
+        JobState::Sent | JobState::Accepted => Decision::Issue,
+        JobState::Issued | JobState::Committing if job.csr_key == Some(key) => Decision::Same(Some(Send::Certificate)),
+        JobState::Issued => end(
+            ctx,
+            &heard(ctx, device, session),
+            JobState::Failed,
+            Code::CsrChanged,
+            Some(&"another request for the same job".to_owned()),
+        ),
+        JobState::Committing => Decision::Refuse(Code::CsrChanged, "another request for the same job"),
+        JobState::Queued => Decision::Refuse(Code::TryLater, "the job is queued again"),
+        _ => Decision::Refuse(Code::OutOfOrder, "the job has ended"),
+    }
+}
+
+pub(super) fn on_tested(
+    ctx: &Context<'_>,
+    device: &Device,
+    job: &Job,
+    signer: Signer,
+    session: SessionId,
+    subject: Subject,
+) -> Decision {
+    match job.state {
+        // A late proof is a proof: the device may have nothing else to connect with by now.
+        JobState::Issued | JobState::Committing | JobState::TimedOut | JobState::Lost => {}
+        JobState::Confirmed => return Decision::Same(None),
+        _ => return Decision::Refuse(Code::OutOfOrder, "nothing is on trial"),
+    }
+    if !trial_signer(job, signer) {
+        return wrong_key();
+    }
+    if job.subject != Some(subject) {
+        return Decision::Refuse(Code::CertificateInvalid, "not what this job put on trial");
+    }
+    let mut next = heard(ctx, device, session);
+    if let Some(job) = next.job.as_mut() {
+        job.committed = true;
+        if job.state == JobState::Issued {
+            job.enter(JobState::Committing, ctx.now, ctx.policy);
+        }
+    }
+    change(next, Some(Send::Commit))
+}

@@ -1,0 +1,85 @@
+//! What happens without a word of the device: deadlines, offers, cancellation.
+
+use certwave_protocol::code::Code;
+
+use crate::model::{Device, JobKind, JobState};
+
+use super::event::{Context, Decision, Send};
+use super::outcome::{change, end, end_of_life, finish};
+
+pub(super) fn on_offer(ctx: &Context<'_>, device: &Device) -> Decision {
+    if device.session.is_none() || device.job.as_ref().is_none_or(|j| j.state != JobState::Queued) {
+        return Decision::Same(None);
+    }
+    let mut next = device.clone();
+    if let Some(job) = next.job.as_mut() {
+        job.enter(JobState::Sent, ctx.now, ctx.policy);
+    }
+    change(next, Some(Send::Job))
+}
+
+pub(super) fn on_deadline(ctx: &Context<'_>, device: &Device) -> Decision {
+    let Some(job) = &device.job else {
+        return Decision::Same(None);
+    };
+    if job.next_deadline().is_none_or(|d| d > ctx.now) {
+        return Decision::Same(None);
+    }
+    let expiry = end_of_life(device);
+    let over = job.job_deadline.is_some_and(|d| d <= ctx.now);
+    let mut next = device.clone();
+    let Some(job) = next.job.as_mut() else {
+        return Decision::Same(None);
+    };
+    match job.state {
+        // Once its certificate has ended the device cannot connect: only a permit and a claim help, and no job.
+        JobState::Queued => {
+            let why = "the certificate ended before the device was heard".to_owned();
+            finish(ctx, next, JobState::Cancelled, Code::Cancelled, Some(why))
+        }
+        JobState::Sent if ctx.now.saturating_sub(job.since) >= ctx.policy.offline_after => {
+            job.enter(JobState::Queued, ctx.now, ctx.policy);
+            job.deadline = expiry;
+            // Not asked again on a connection that did not answer.
+            next.session = None;
+            change(next, None)
+        }
+        JobState::Sent => {
+            job.rearm(ctx.now, ctx.policy);
+            change(next, Some(Send::Job))
+        }
+        // Only forward: what was committed is said again until the job's own time is over.
+        JobState::Committing if !over => {
+            job.rearm(ctx.now, ctx.policy);
+            change(next, Some(Send::Commit))
+        }
+        JobState::Accepted | JobState::Issued | JobState::Committing => {
+            finish(ctx, next, JobState::TimedOut, Code::TimedOut, None)
+        }
+        JobState::TimedOut => finish(ctx, next, JobState::Lost, Code::Lost, None),
+        _ => Decision::Same(None),
+    }
+}
+
+pub(super) fn on_postpone(ctx: &Context<'_>, device: &Device) -> Decision {
+    let mut next = device.clone();
+    match next.job.as_mut() {
+        // Their deadline is the end of a certificate.
+        Some(job) if job.kind == JobKind::Enrol || job.state == JobState::Queued => on_deadline(ctx, device),
+        Some(job) if job.next_deadline().is_some() => {
+            job.rearm(ctx.now, ctx.policy);
+            job.job_deadline = job.job_deadline.map(|d| job.deadline.map_or(d, |state| state.max(d)));
+            change(next, None)
+        }
+        _ => Decision::Same(None),
+    }
+}
+
+pub(super) fn on_cancel(ctx: &Context<'_>, device: &Device) -> Decision {
+    match &device.job {
+        Some(j) if matches!(j.state, JobState::Queued | JobState::Sent) => {
+            end(ctx, device, JobState::Cancelled, Code::Cancelled, None)
+        }
+        _ => Decision::Same(None),
+    }
+}

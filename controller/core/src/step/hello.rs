@@ -1,0 +1,100 @@
+//! What a device's `hello` proves, and what it is told then.
+
+use certwave_protocol::code::Code;
+use certwave_protocol::ids::SessionId;
+use certwave_protocol::message::{Hello, Progress, Subject};
+
+use crate::model::{Device, Job, JobKind, JobState};
+
+use super::enrol::left_over;
+use super::event::{Context, Decision, Send, Signer};
+use super::outcome::{carries_certificate, change, confirm, finish, promote};
+
+pub(super) fn on_hello(
+    ctx: &Context<'_>,
+    device: &Device,
+    hello: &Hello,
+    mut signer: Signer,
+    session: SessionId,
+) -> Decision {
+    let said = match signer {
+        Signer::Current => device.current.as_ref(),
+        Signer::Previous => device.previous.as_ref(),
+        Signer::Pending => device.pending.as_ref(),
+    };
+    if said.map(|c| c.fingerprint) != hello.slots.get(hello.active) {
+        return Decision::Refuse(Code::WrongKey, "hello is signed by the key of the active slot");
+    }
+    let mut next = device.clone();
+    next.session = Some(session);
+    next.bundle = Some(hello.bundle);
+    next.last_seen = Some(ctx.now);
+    // A device starts from what was committed only: it obeyed an earlier job's commit, and its word of that was lost.
+    if signer == Signer::Pending && left_over(device) {
+        promote(&mut next);
+        signer = Signer::Current;
+    }
+    // A timed-out device that speaks is not lost.
+    if let Some(job) = next.job.as_mut().filter(|j| j.state == JobState::TimedOut) {
+        job.deadline = None;
+    }
+    let Some(job) = &device.job else {
+        return change(next, None);
+    };
+    let progress = hello.job.as_ref().filter(|v| v.id == job.id).map(|v| v.progress);
+    let forward = job.committed && matches!(job.state, JobState::Committing | JobState::TimedOut | JobState::Lost);
+    if forward && proves(job, device, hello, signer, progress) {
+        confirm(ctx, &mut next);
+        return change(next, None);
+    }
+    // Since that job's end the device has gone back by itself: the certificate it starts from is the one to renew in time.
+    let after = matches!(
+        progress,
+        Some(Progress::Committed | Progress::RolledBack | Progress::Failed)
+    );
+    if signer == Signer::Previous && after && job.state.ended() && !forward {
+        std::mem::swap(&mut next.current, &mut next.previous);
+        return change(next, None);
+    }
+    // Only a device that has nothing else yet speaks with a certificate on trial.
+    if signer == Signer::Pending && job.kind != JobKind::Enrol {
+        return Decision::Refuse(Code::WrongKey, "not committed yet");
+    }
+    let gone = matches!(job.state, JobState::Accepted | JobState::Issued | JobState::Committing) || forward;
+    match progress {
+        Some(Progress::RolledBack) if gone => return finish(ctx, next, JobState::RolledBack, Code::TestFailed, None),
+        Some(Progress::Failed) if gone => return finish(ctx, next, JobState::Failed, Code::Other, None),
+        _ => {}
+    }
+    let waits = !matches!(progress, Some(Progress::Stored | Progress::Trial));
+    let send = match job.state {
+        JobState::Sent | JobState::Accepted if waits => Some(Send::Job),
+        // A claim's certificate was taken already: the device tests it by itself.
+        JobState::Issued if job.kind == JobKind::Enrol => None,
+        // The trial is under way, or it is over and `tested` was lost: the same answer starts it again.
+        JobState::Issued if waits => Some(if carries_certificate(job) {
+            Send::Certificate
+        } else {
+            Send::Job
+        }),
+        _ if forward => Some(Send::Commit),
+        _ => None,
+    };
+    change(next, send)
+}
+
+/// True where hello shows that what was committed is active and off trial.
+pub(super) fn proves(job: &Job, device: &Device, hello: &Hello, signer: Signer, progress: Option<Progress>) -> bool {
+    match (&job.kind, job.subject) {
+        (JobKind::Rotate | JobKind::Enrol, _) => {
+            signer == Signer::Pending && matches!(progress, None | Some(Progress::Committed))
+        }
+        (JobKind::Rollback, Some(Subject::Certificate(to))) => {
+            signer == Signer::Previous
+                && progress == Some(Progress::Committed)
+                && device.previous.as_ref().is_some_and(|p| p.fingerprint == to)
+        }
+        (JobKind::Trust(bundle), _) => hello.bundle == *bundle && progress == Some(Progress::Committed),
+        (JobKind::Rollback, _) => false,
+    }
+}
