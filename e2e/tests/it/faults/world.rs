@@ -12,7 +12,7 @@ use certwave_e2e::stack::{FleetOptions, Stack, objects};
 use certwave_e2e::tally::{Certificates, certificates, current};
 use certwave_e2e::{programs, tools, wait_for};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ use crate::shared;
 /// For what takes a second or two.
 pub(super) const SOON: Duration = Duration::from_secs(30);
 /// For a whole rotation in which things go wrong.
-pub(super) const ENDS: Duration = Duration::from_secs(120);
+pub(super) const ENDS: Duration = Duration::from_mins(2);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// A stack and its devices.
@@ -280,7 +280,7 @@ impl World {
         let all = self
             .stack
             .objects::<CertificateAuthority>()
-            .list(&Default::default())
+            .list(&ListParams::default())
             .await
             .unwrap();
         let roots = all.items.into_iter().filter(|ca| ca.spec.root.is_some());
@@ -317,7 +317,8 @@ impl World {
         let lines: Vec<_> = log.lines().collect();
         let mut log = lines[lines.len().saturating_sub(40)..].join("\n");
         for simulator in self.simulators.values() {
-            log.push_str(&format!("\n{}", simulator.log_tail()));
+            log.push('\n');
+            log.push_str(&simulator.log_tail());
         }
         log
     }
