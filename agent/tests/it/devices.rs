@@ -86,7 +86,12 @@ async fn devices_enrol_and_rotate_and_those_with_faults_keep_a_credential_that_w
     .await;
     until(&simulator, "nine rotated, two rolled back", 60, |all| {
         let count = |p| all.iter().filter(|(_, s)| progress(s) == Some(p)).count();
-        all.iter().map(|(_, s)| s.rotations).sum::<u32>() >= 7 && count(Progress::RolledBack) == 2
+        let rejected = {
+            let known = known.lock().unwrap();
+            let device = known.get(&"sim-0002".parse::<DeviceId>().unwrap());
+            device.is_some_and(|d| d.statuses.last().is_some_and(|s| s.step == Step::Rejected))
+        };
+        rejected && all.iter().map(|(_, s)| s.rotations).sum::<u32>() >= 7 && count(Progress::RolledBack) == 2
     })
     .await;
     for (id, seen) in simulator.report().devices() {

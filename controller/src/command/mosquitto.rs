@@ -3,7 +3,7 @@
 //! A device may speak only for itself: its certificate's common name is its user name, the user name is its client id
 //! on the devices' listener, and the ACL gives it `<prefix>/<user>/up/#` to write and `.../down/#` to read. Claims have a
 //! listener of their own, where many connections share one user and so choose their client ids. There a hostile holder
-//! of a certificate can end a device's connection by taking its client id, though neither hear nor speak for it (the
+//! of a certificate can end a device's connection, or the controller's, by taking its client id, though neither hear nor speak for it (the
 //! ACL goes by user, and sessions are clean); Mosquitto has no rule per listener against that. So the claims' listener
 //! belongs where only installers and production lines reach it.
 
