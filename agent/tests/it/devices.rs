@@ -86,12 +86,17 @@ async fn devices_enrol_and_rotate_and_those_with_faults_keep_a_credential_that_w
     .await;
     until(&simulator, "nine rotated, two rolled back", 60, |all| {
         let count = |p| all.iter().filter(|(_, s)| progress(s) == Some(p)).count();
-        let rejected = {
+        // What the devices have done the controller hears a moment later.
+        let heard = |id: &str, step| {
             let known = known.lock().unwrap();
-            let device = known.get(&"sim-0002".parse::<DeviceId>().unwrap());
-            device.is_some_and(|d| d.statuses.last().is_some_and(|s| s.step == Step::Rejected))
+            let device = known.get(&id.parse::<DeviceId>().unwrap());
+            device.is_some_and(|d| d.statuses.last().is_some_and(|s| s.step == step))
         };
-        rejected && all.iter().map(|(_, s)| s.rotations).sum::<u32>() >= 7 && count(Progress::RolledBack) == 2
+        heard("sim-0001", Step::RolledBack)
+            && heard("sim-0002", Step::Rejected)
+            && heard("sim-0005", Step::Committed)
+            && all.iter().map(|(_, s)| s.rotations).sum::<u32>() >= 7
+            && count(Progress::RolledBack) == 2
     })
     .await;
     for (id, seen) in simulator.report().devices() {
