@@ -133,7 +133,7 @@ pub enum Decision {
         /// What to say afterwards.
         send: Option<Send>,
     },
-    /// A certificate is to be issued for this job; [`issued`] makes the change.
+    /// A certificate is to be issued for this job; [`issued`](super::issued) makes the change.
     Issue,
     /// The message is refused and changes nothing.
     Refuse(Code, &'static str),
