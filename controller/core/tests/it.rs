@@ -403,6 +403,16 @@ fn a_device_that_does_not_accept_gives_its_slot_back_and_does_not_fail() {
 }
 
 #[test]
+fn a_job_is_newer_than_the_last_though_the_clock_went_back() {
+    let p = policy();
+    let device = rotating(JobState::Confirmed);
+    let mut new = new_job(JobKind::Rotate);
+    new.id = JobId::from_u128(1);
+    let (next, _) = after(step::start(&ctx(&p, NOW), &device, new));
+    assert!(next.job.unwrap().id > device.job.unwrap().id);
+}
+
+#[test]
 fn a_job_that_waits_ends_with_the_certificate_of_its_device() {
     let p = policy();
     let device = rotating(JobState::Queued);

@@ -24,7 +24,7 @@ use answers::{on_csr, on_status, on_tested};
 use deadline::{on_cancel, on_deadline, on_offer, on_postpone};
 use enrol::undecided;
 use hello::on_hello;
-use outcome::{change, end, end_of_life, wrong_key};
+use outcome::{change, end, end_of_life, later, wrong_key};
 
 /// Gives `device` a queued job. It is offered when the device is online and there is room.
 pub fn start(ctx: &Context<'_>, device: &Device, new: NewJob) -> Decision {
@@ -52,7 +52,7 @@ pub fn start(ctx: &Context<'_>, device: &Device, new: NewJob) -> Decision {
     }
     next.not_before = None;
     next.job = Some(Job {
-        id: new.id,
+        id: later(device, new.id),
         kind: new.kind,
         rotation: new.rotation,
         claim: None,

@@ -1,7 +1,7 @@
 //! How jobs end.
 
 use certwave_protocol::code::Code;
-use certwave_protocol::ids::SessionId;
+use certwave_protocol::ids::{JobId, SessionId};
 
 use crate::backoff;
 use crate::model::{Device, Job, JobKind, JobState, Millis};
@@ -39,6 +39,15 @@ pub(super) fn confirm(ctx: &Context<'_>, next: &mut Device) {
         JobKind::Rotate | JobKind::Enrol => promote(next),
         JobKind::Rollback => std::mem::swap(&mut next.current, &mut next.previous),
         JobKind::Trust(bundle) => next.bundle = Some(*bundle),
+    }
+}
+
+/// A job id that devices take for newer than the last one's, even where this leader's clock is behind its predecessor's:
+/// they compare `UUIDv7`s.
+pub(super) fn later(device: &Device, fresh: JobId) -> JobId {
+    match &device.job {
+        Some(last) if last.id >= fresh => JobId::from_u128(last.id.as_u128().saturating_add(1)),
+        _ => fresh,
     }
 }
 
