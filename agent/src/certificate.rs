@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
+use certwave_protocol::control::subject_common_name;
 use certwave_protocol::ids::{DeviceId, Fingerprint};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_cert::Certificate;
-use x509_cert::der::asn1::{ObjectIdentifier, PrintableStringRef, Utf8StringRef};
 use x509_cert::der::{Decode as _, Encode as _};
-
-const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// Why a certificate is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,34 +58,13 @@ impl Leaf {
         Ok(Self {
             fingerprint: Fingerprint::of(der),
             serial: hex::encode(tbs.serial_number().as_bytes()),
-            common_name: common_name(&certificate).unwrap_or_default(),
+            common_name: subject_common_name(&certificate).unwrap_or_default(),
             issuer: tbs.issuer().to_string(),
             not_before: seconds(tbs.validity().not_before),
             not_after: seconds(tbs.validity().not_after),
             spki: tbs.subject_public_key_info().to_der().map_err(unreadable)?,
         })
     }
-}
-
-fn common_name(certificate: &Certificate) -> Option<String> {
-    let mut names = certificate
-        .tbs_certificate()
-        .subject()
-        .iter()
-        .filter(|a| a.oid == COMMON_NAME);
-    let (Some(name), None) = (names.next(), names.next()) else {
-        return None;
-    };
-    let utf8 = name
-        .value
-        .decode_as::<Utf8StringRef<'_>>()
-        .map(|s| s.as_str().to_owned());
-    utf8.or_else(|_| {
-        name.value
-            .decode_as::<PrintableStringRef<'_>>()
-            .map(|s| s.as_str().to_owned())
-    })
-    .ok()
 }
 
 /// Checks a certificate for this device and the key with this `SubjectPublicKeyInfo`, and that its chain is one.

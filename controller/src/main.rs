@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use certwave_controller::engine::Engine;
+use certwave_controller::engine::{Engine, now};
 use certwave_controller::metrics::Metrics;
 use certwave_controller::registry::Registry;
 use certwave_controller::{command, http, reconcile};
@@ -120,7 +120,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
         () = &mut stop => return Ok(()),
     };
     let epoch = ledger
-        .take_epoch(&identity, unix_millis())
+        .take_epoch(&identity, now())
         .await
         .context("the ledger gives no epoch")?;
     metrics.leader.set(1);
@@ -167,13 +167,6 @@ fn own_base(address: SocketAddr) -> Option<String> {
         return None;
     }
     Some(format!("http://{address}"))
-}
-
-fn unix_millis() -> i64 {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Resolves on SIGTERM or SIGINT.

@@ -163,8 +163,8 @@ fn path_error(error: &webpki::Error) -> ControlError {
     }
 }
 
-/// The common name, where there is exactly one.
-fn subject_common_name(certificate: &Certificate) -> Option<String> {
+/// The subject's common name, where there is exactly one: a name that says two things says nothing.
+pub fn subject_common_name(certificate: &Certificate) -> Option<String> {
     let mut names = certificate
         .tbs_certificate()
         .subject()

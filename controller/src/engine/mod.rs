@@ -101,7 +101,7 @@ impl Engine {
 }
 
 /// Unix milliseconds of this machine's clock.
-pub(crate) fn now() -> Millis {
+pub fn now() -> Millis {
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
