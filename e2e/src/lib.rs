@@ -10,6 +10,7 @@ pub mod demo;
 pub mod device_files;
 pub mod http;
 pub mod identity;
+pub mod lasting;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod ports;

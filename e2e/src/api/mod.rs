@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tower::BoxError;
 
+use crate::lasting;
 use crate::process::Process;
 use crate::scratch::Scratch;
 use crate::tools;
@@ -193,10 +196,25 @@ impl ApiServer {
 
 /// A client for a kubeconfig file, with no limit on its rate.
 ///
+/// Its connections live on [`lasting::runtime`]: the tests share the pool, and a request must not find a connection whose
+/// task ended with another test's runtime.
+///
 /// # Errors
 /// When the file is unusable.
 pub async fn client_for(kubeconfig: &Path) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Ok(Client::try_from(config)?)
+    let made = lasting::runtime().spawn(async move {
+        let client = Client::try_from(config)?;
+        let namespace = client.default_namespace().to_owned();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let client = client.clone();
+            async move {
+                let sent = lasting::runtime().spawn(async move { client.send(request).await });
+                Ok::<_, BoxError>(sent.await??)
+            }
+        });
+        anyhow::Ok(Client::new(service, namespace))
+    });
+    made.await?
 }

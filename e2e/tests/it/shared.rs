@@ -1,9 +1,9 @@
 //! What the tests share.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use certwave_e2e::api::ApiServer;
-use tokio::runtime::Runtime;
+use certwave_e2e::lasting;
 use tokio::sync::OnceCell;
 
 /// The API server that all tests of this process use, with the CRDs applied.
@@ -11,7 +11,7 @@ pub(crate) async fn api() -> Arc<ApiServer> {
     static API: OnceCell<Arc<ApiServer>> = OnceCell::const_new();
     API.get_or_init(|| async {
         // The server's start must not hang on the runtime of the test that happens to come first.
-        let starting = lasting_runtime().spawn(async {
+        let starting = lasting::runtime().spawn(async {
             let server = ApiServer::start().await?;
             server.apply_crds()?;
             anyhow::Ok(Arc::new(server))
@@ -20,9 +20,4 @@ pub(crate) async fn api() -> Arc<ApiServer> {
     })
     .await
     .clone()
-}
-
-fn lasting_runtime() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Runtime::new().unwrap())
 }

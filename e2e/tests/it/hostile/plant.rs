@@ -1,12 +1,12 @@
 //! The shared stack, and a fleet with claims for each test.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use certwave_crds::{ClaimState, DeviceCertificate, DeviceCertificateStatus, Fleet};
 use certwave_e2e::http::sample;
+use certwave_e2e::lasting;
 use certwave_e2e::stack::{FleetOptions, Stack, objects};
 use certwave_e2e::wait_for;
 use certwave_protocol::ids::{BrokerId, ClaimName, Fingerprint};
@@ -15,7 +15,6 @@ use kube::api::{Patch, PatchParams, PostParams};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
 use super::keys::{Credential, Key};
@@ -43,7 +42,7 @@ impl World {
     pub(super) async fn get() -> &'static Self {
         static WORLD: OnceCell<World> = OnceCell::const_new();
         WORLD
-            .get_or_init(|| async { lasting_runtime().spawn(Self::start()).await.unwrap() })
+            .get_or_init(|| async { lasting::runtime().spawn(Self::start()).await.unwrap() })
             .await
     }
 
@@ -86,12 +85,6 @@ impl World {
 pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     i64::try_from(since.as_secs()).unwrap()
-}
-
-/// The processes' clients and the broker's streams must outlive the runtime of the test that comes first.
-fn lasting_runtime() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Runtime::new().unwrap())
 }
 
 /// A claim with its key.

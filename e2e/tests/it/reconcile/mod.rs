@@ -9,7 +9,7 @@ mod issued;
 mod replicas;
 mod rotation;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -17,6 +17,7 @@ use certwave_controller::metrics::Metrics;
 use certwave_controller::reconcile;
 use certwave_controller::registry::Registry;
 use certwave_e2e::api::{ApiServer, client_for};
+use certwave_e2e::lasting;
 use certwave_e2e::scratch::Scratch;
 use certwave_e2e::wait_for;
 use certwave_ledger::{Ledger, SqliteLedger};
@@ -27,7 +28,6 @@ use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinHandle;
 
@@ -77,7 +77,7 @@ impl Running {
             metrics: Arc::new(Metrics::new().unwrap()),
             status_delay: Duration::from_millis(100),
         };
-        let task = lasting_runtime().spawn(async {
+        let task = lasting::runtime().spawn(async {
             if let Err(error) = reconcile::run(context).await {
                 eprintln!("the reconcilers ended: {error}");
             }
@@ -98,17 +98,11 @@ impl Running {
     }
 }
 
-/// What outlives the test that happens to come first.
-fn lasting_runtime() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Runtime::new().unwrap())
-}
-
 async fn world() -> &'static World {
     static WORLD: OnceCell<World> = OnceCell::const_new();
     WORLD
         .get_or_init(|| async {
-            let starting = lasting_runtime().spawn(async {
+            let starting = lasting::runtime().spawn(async {
                 let api = ApiServer::start().await.unwrap();
                 api.apply_crds().unwrap();
                 let home = api.namespace("certwave").await.unwrap();
