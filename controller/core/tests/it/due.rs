@@ -1,0 +1,25 @@
+//! Who needs a job, and which.
+
+use certwave_core::due::{self, Target};
+use certwave_core::model::JobKind;
+use certwave_protocol::ids::Fingerprint;
+
+use crate::fixtures::{NOW, YEAR, enrolled};
+
+#[test]
+fn trust_comes_before_the_leaf_and_an_expired_device_is_not_asked() {
+    let mut device = enrolled();
+    device.bundle = Some(Fingerprint([1; 32]));
+    let target = Target {
+        issuer: "new-ca",
+        bundle: Fingerprint([2; 32]),
+        renew_before: Some(0),
+    };
+    assert_eq!(
+        due::next_job(NOW, &device, &target),
+        Some(JobKind::Trust(Fingerprint([2; 32])))
+    );
+    device.bundle = Some(Fingerprint([2; 32]));
+    assert_eq!(due::next_job(NOW, &device, &target), Some(JobKind::Rotate));
+    assert_eq!(due::next_job(NOW + 2 * YEAR * 1000, &device, &target), None);
+}

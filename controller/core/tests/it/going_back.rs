@@ -1,0 +1,60 @@
+//! Devices that went back to their previous certificate.
+
+use certwave_core::backoff;
+use certwave_core::due::{self, Target};
+use certwave_core::model::{JobKind, JobState};
+use certwave_core::step::{self, Event, Signer};
+use certwave_protocol::ids::{Fingerprint, JobId, Nonce};
+use certwave_protocol::message::{JobView, Progress, Slot, Step};
+
+use crate::fixtures::{NOW, after, credential, ctx, decide, enrolled, hello, new_job, policy, rotating, status};
+
+#[test]
+fn a_rolled_back_device_keeps_its_old_certificate_and_is_not_asked_again_at_once() {
+    let device = rotating(JobState::Issued);
+    let (back, _) = after(decide(&device, &status(&device, Step::RolledBack, Signer::Current)));
+    assert_eq!(back.current, Some(credential(1)));
+    assert!(back.not_before.unwrap() > NOW);
+    let target = Target {
+        issuer: "ca",
+        bundle: Fingerprint([0; 32]),
+        renew_before: None,
+    };
+    assert_eq!(due::next_job(NOW, &back, &target), None);
+    assert_eq!(due::next_job(NOW + backoff::MAX, &back, &target), Some(JobKind::Rotate));
+}
+
+#[test]
+fn the_certificate_that_a_device_went_back_to_is_the_one_to_renew_in_time() {
+    let p = policy();
+    let mut device = rotating(JobState::Confirmed);
+    device.bundle = Some(Fingerprint([0; 32]));
+    let (used, broken) = (device.previous.clone().unwrap(), device.current.clone().unwrap());
+    let hello = |id| {
+        let progress = Progress::Committed;
+        hello(
+            Slot::A,
+            [&used, &broken],
+            Some(JobView { id, progress }),
+            Signer::Previous,
+        )
+    };
+    let (same, _) = after(step::step(&ctx(&p, NOW), &device, &hello(JobId::from_u128(1))));
+    assert_eq!(same.current, device.current, "an old hello says nothing");
+    let latest = device.job.as_ref().unwrap().id;
+    let (back, _) = after(step::step(&ctx(&p, NOW), &device, &hello(latest)));
+    assert_eq!((back.current, back.previous), (Some(used), Some(broken)));
+}
+
+#[test]
+fn a_device_that_went_back_keeps_the_certificate_it_uses_through_the_next_rotation() {
+    let p = policy();
+    let mut device = enrolled();
+    device.previous = Some(credential(8));
+    let (used, broken) = (device.previous.clone(), device.current.clone());
+    device.session = Some(Nonce([4; 16]));
+    let (queued, _) = after(step::start(&ctx(&p, NOW), &device, new_job(JobKind::Rotate)));
+    let (sent, _) = after(step::step(&ctx(&p, NOW), &queued, &Event::Offer));
+    let (accepted, _) = after(decide(&sent, &status(&sent, Step::Accepted, Signer::Previous)));
+    assert_eq!((accepted.current, accepted.previous), (used, broken));
+}
