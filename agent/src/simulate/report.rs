@@ -3,13 +3,13 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use certwave_protocol::ids::DeviceId;
 use serde::Serialize;
 
-use super::watch::{Seen, Shared, Totals};
+use super::watch::{Seen, Shared, Totals, lock};
 
 /// All devices.
 pub struct Report {
@@ -66,22 +66,17 @@ impl Report {
 
     /// A copy of what is seen of each device.
     pub fn devices(&self) -> Vec<(DeviceId, Seen)> {
-        let seen = |seen: &Mutex<Seen>| seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.devices.iter().map(|(id, s)| (id.clone(), seen(s))).collect()
+        let copy = |(id, seen): &(DeviceId, Arc<Mutex<Seen>>)| (id.clone(), lock(seen).clone());
+        self.devices.iter().map(copy).collect()
     }
 
     /// The sums.
     pub fn totals(&self) -> Totals {
-        self.shared
-            .totals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.shared.totals()
     }
 
     fn connected(&self) -> usize {
-        let connected = |seen: &Mutex<Seen>| seen.lock().unwrap_or_else(PoisonError::into_inner).connected;
-        self.devices.iter().filter(|(_, seen)| connected(seen)).count()
+        self.devices.iter().filter(|(_, seen)| lock(seen).connected).count()
     }
 
     /// One line of JSON: the sums `elapsed` after the start.
@@ -97,7 +92,7 @@ impl Report {
 
     /// Replaces the file, if something changed or `always`. With thousands of devices not in every second.
     pub fn write(&self, file: &Path, always: bool) -> anyhow::Result<()> {
-        let changes = super::changes(&self.shared);
+        let changes = self.shared.changes();
         if !always && self.written.load(Ordering::Relaxed) == changes {
             return Ok(());
         }

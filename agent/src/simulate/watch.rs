@@ -69,19 +69,39 @@ pub struct Totals {
 /// What all devices share.
 #[derive(Debug)]
 pub struct Shared {
-    /// The sums.
-    pub totals: Mutex<Totals>,
-    /// Rises with every change that the report shows.
-    pub changes: AtomicU64,
+    totals: Mutex<Totals>,
+    changes: AtomicU64,
     /// How many claims may be connected at once: they all hear each other's answers.
-    pub claims: Arc<Semaphore>,
+    claims: Arc<Semaphore>,
     /// When the next device may connect.
-    pub pace: Arc<Pace>,
+    pace: Arc<Pace>,
+}
+
+impl Shared {
+    /// At most so many claims connected at once, and so many connections a second.
+    pub fn new(claim_connections: usize, connect_rate: u32) -> Self {
+        Self {
+            totals: Mutex::default(),
+            changes: AtomicU64::new(1),
+            claims: Arc::new(Semaphore::new(claim_connections.max(1))),
+            pace: Arc::new(Pace::new(connect_rate)),
+        }
+    }
+
+    /// The sums.
+    pub fn totals(&self) -> Totals {
+        lock(&self.totals).clone()
+    }
+
+    /// Rises with every change that the report shows.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
 }
 
 /// Spaces connections evenly.
 #[derive(Debug)]
-pub struct Pace {
+struct Pace {
     start: Instant,
     gap_micros: u64,
     next: AtomicU64,
@@ -89,7 +109,7 @@ pub struct Pace {
 
 impl Pace {
     /// At most `rate` connections a second.
-    pub fn new(rate: u32) -> Self {
+    fn new(rate: u32) -> Self {
         Self {
             start: Instant::now(),
             gap_micros: 1_000_000 / u64::from(rate.max(1)),
@@ -120,7 +140,8 @@ pub struct Sim {
     armed: Mutex<bool>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Whoever panicked while holding it left nothing half-written.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
