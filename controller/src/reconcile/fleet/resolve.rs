@@ -206,6 +206,8 @@ pub(in crate::reconcile) fn job_policy(limits: &DeviceLimits) -> JobPolicy {
         lost_after: limits.lost_after.as_millis(),
         max_retries: limits.retries.max.max(0).unsigned_abs(),
         retry_backoff: limits.retries.backoff.as_millis(),
+        retry_failed: true,
+        retry_timed_out: true,
     }
 }
 
