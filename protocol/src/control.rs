@@ -8,6 +8,7 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::der::asn1::{ObjectIdentifier, PrintableStringRef, Utf8StringRef};
 use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage};
+use x509_cert::name::Name;
 
 use crate::code::Code;
 use crate::ids::BrokerId;
@@ -20,7 +21,8 @@ pub const CONTROL_EKU_OID: &[u64] = &[2, 25, 1_129_791_830, 1];
 /// [`CONTROL_EKU_OID`] as the content bytes of a DER OBJECT IDENTIFIER (X.690 8.19), without tag and length.
 pub const CONTROL_EKU_DER: &[u8] = &[0x69, 0x84, 0x9a, 0xdd, 0x82, 0x56, 0x01];
 
-const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+/// The attribute type of a common name (X.520).
+pub const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// The common name of a broker's control certificate, `~control.<brokerId>`.
 pub fn common_name(broker: &BrokerId) -> String {
@@ -163,13 +165,14 @@ fn path_error(error: &webpki::Error) -> ControlError {
     }
 }
 
-/// The subject's common name, where there is exactly one: a name that says two things says nothing.
+/// The subject's common name: see [`sole_common_name`].
 pub fn subject_common_name(certificate: &Certificate) -> Option<String> {
-    let mut names = certificate
-        .tbs_certificate()
-        .subject()
-        .iter()
-        .filter(|attribute| attribute.oid == COMMON_NAME);
+    sole_common_name(certificate.tbs_certificate().subject())
+}
+
+/// The common name of `name`, where there is exactly one: a name that says two things says nothing.
+pub fn sole_common_name(name: &Name) -> Option<String> {
+    let mut names = name.iter().filter(|attribute| attribute.oid == COMMON_NAME);
     let (Some(name), None) = (names.next(), names.next()) else {
         return None;
     };

@@ -1,20 +1,14 @@
 //! What a certificate says.
 
+use certwave_protocol::control::sole_common_name;
 use rustls_pki_types::CertificateDer;
 use x509_cert::{
     Certificate,
-    der::{
-        Decode, Encode,
-        asn1::{ObjectIdentifier, PrintableStringRef, Utf8StringRef},
-        oid::AssociatedOid,
-    },
+    der::{Decode, Encode, asn1::ObjectIdentifier, oid::AssociatedOid},
     ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectKeyIdentifier},
-    name::Name,
 };
 
 use crate::{KeyId, PublicKeyError, SubjectPublicKey, certificates_from_pem, public_key::sha256, signature::Signed};
-
-const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// Why a certificate cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +44,7 @@ impl From<x509_cert::der::Error> for ParseError {
 /// What people, the ledger and conditions want to know of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateInfo {
-    /// The last common name of the subject, if it has one.
+    /// The subject's only common name; none where it has several.
     pub common_name: Option<String>,
     /// The subject by RFC 4514.
     pub subject: String,
@@ -163,7 +157,7 @@ impl Parsed {
         let tbs = self.certificate.tbs_certificate();
         let serial = tbs.serial_number().as_bytes();
         CertificateInfo {
-            common_name: common_name(tbs.subject()),
+            common_name: sole_common_name(tbs.subject()),
             subject: tbs.subject().to_string(),
             issuer: tbs.issuer().to_string(),
             serial: hex::encode(serial.strip_prefix(&[0]).unwrap_or(serial)),
@@ -175,20 +169,6 @@ impl Parsed {
             key_id: self.key_id(),
         }
     }
-}
-
-pub(crate) fn common_name(name: &Name) -> Option<String> {
-    let attribute = name.iter().filter(|attribute| attribute.oid == COMMON_NAME).last()?;
-    let value = &attribute.value;
-    let utf8 = value
-        .decode_as::<Utf8StringRef<'_>>()
-        .map(|text| text.as_str().to_owned());
-    utf8.or_else(|_| {
-        value
-            .decode_as::<PrintableStringRef<'_>>()
-            .map(|text| text.as_str().to_owned())
-    })
-    .ok()
 }
 
 fn not_understood(certificate: &Certificate) -> Option<ObjectIdentifier> {

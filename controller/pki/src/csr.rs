@@ -1,5 +1,6 @@
 //! PKCS#10 certification requests (RFC 2986): only the public key is taken, after proof that the sender holds it.
 
+use certwave_protocol::control::{COMMON_NAME, sole_common_name};
 use x509_cert::der::{self, Decode as _, Reader, SliceReader, Tag};
 use x509_cert::name::Name;
 
@@ -35,6 +36,9 @@ pub enum CsrError {
     /// Not a DER PKCS#10 request.
     #[error("not a DER PKCS#10 request: {0}")]
     Garbage(String),
+    /// Several common names: any of them might be another device's.
+    #[error("the request's subject has several common names")]
+    SeveralNames,
     /// Not signed by the key that it asks to certify, or with an algorithm that proves nothing (SHA-1).
     #[error("the request is not signed by its own key")]
     BadSignature,
@@ -51,6 +55,7 @@ impl CsrError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::TooLarge(_) | Self::Garbage(_) => "csr-invalid",
+            Self::SeveralNames => "csr-subject",
             Self::BadSignature => "csr-signature",
             Self::WeakKey(_) => "key-weak",
             Self::AlgorithmNotAllowed(_) => "key-algorithm",
@@ -133,8 +138,8 @@ impl Csr {
     }
 }
 
-/// The subject's last common name inside a `CertificationRequestInfo`.
-fn common_name(info: &[u8]) -> der::Result<Option<String>> {
+/// The subject's common name inside a `CertificationRequestInfo`.
+fn common_name(info: &[u8]) -> Result<Option<String>, CsrError> {
     let mut reader = SliceReader::new(info)?;
     let subject = reader.sequence(|r| {
         let _version: u8 = r.decode()?;
@@ -145,7 +150,10 @@ fn common_name(info: &[u8]) -> der::Result<Option<String>> {
         Ok::<_, der::Error>(subject)
     })?;
     let name = Name::from_der(subject)?;
-    Ok(crate::certificate::common_name(&name))
+    if name.iter().filter(|attribute| attribute.oid == COMMON_NAME).count() > 1 {
+        return Err(CsrError::SeveralNames);
+    }
+    Ok(sole_common_name(&name))
 }
 
 /// The `subjectPKInfo` inside a `CertificationRequestInfo`.

@@ -8,6 +8,7 @@ use certwave_pki::{
     TemplateSpec, certificates_to_pem,
     crl::{self, CrlRequest, Entry, Reason},
 };
+use certwave_protocol::control::CONTROL_EKU_OID;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tempfile::TempDir;
 use webpki::{KeyUsage, anchor_from_trusted_cert};
@@ -342,6 +343,12 @@ fn a_control_certificate_has_its_own_usage_and_no_other() {
     verify(CONTROL_EKU).unwrap();
     assert!(verify("client").is_err());
     go_verify(&["lint", &leaf_pem]).unwrap();
+}
+
+#[test]
+fn control_certificates_bear_the_usage_that_devices_ask_for() {
+    let arcs: Vec<String> = CONTROL_EKU_OID.iter().map(ToString::to_string).collect();
+    assert_eq!(arcs.join("."), CONTROL_EKU);
 }
 
 #[test]

@@ -63,6 +63,18 @@ fn requests_made_by_openssl_are_accepted_with_every_hash() {
 }
 
 #[test]
+fn a_request_for_two_names_is_refused_as_either_might_be_another_devices() {
+    let request = |subject| openssl_request(&["-algorithm", "ED25519"], &["-subj", subject]);
+    let one = Csr::parse(&request("/O=plant/CN=pump-17"), &CsrPolicy::default()).unwrap();
+    assert_eq!(one.common_name(), Some("pump-17"));
+    let none = Csr::parse(&request("/O=plant"), &CsrPolicy::default()).unwrap();
+    assert_eq!(none.common_name(), None);
+    for subject in ["/CN=pump-17/CN=pump-18", "/CN=pump-18+CN=pump-17"] {
+        assert_eq!(code(&request(subject)), "csr-subject", "{subject}");
+    }
+}
+
+#[test]
 fn garbage_and_trailing_bytes_are_refused() {
     let mut trailing = request(KeyAlgorithm::EcdsaP256);
     trailing.push(0);
