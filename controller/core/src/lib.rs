@@ -9,4 +9,5 @@ pub mod due;
 pub mod job;
 pub mod model;
 pub mod policy;
+pub mod rollout;
 pub mod step;

@@ -1,11 +1,12 @@
 //! What a fleet asks for, as plain values. Durations are milliseconds.
 
 use certwave_protocol::ids::Fingerprint;
+use serde::{Deserialize, Serialize};
 
 use crate::model::Millis;
 
 /// How jobs of a fleet run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobPolicy {
     /// Time for each step of the device.
     pub step_timeout: Millis,
@@ -21,6 +22,10 @@ pub struct JobPolicy {
     pub max_retries: u32,
     /// Pause before the first retry; doubles with each.
     pub retry_backoff: Millis,
+    /// Whether a failed job is tried again.
+    pub retry_failed: bool,
+    /// Whether a timed-out job is tried again, once its device is heard again.
+    pub retry_timed_out: bool,
 }
 
 impl Default for JobPolicy {
@@ -34,6 +39,8 @@ impl Default for JobPolicy {
             lost_after: 24 * 60 * MINUTE,
             max_retries: 3,
             retry_backoff: 10 * MINUTE,
+            retry_failed: true,
+            retry_timed_out: true,
         }
     }
 }

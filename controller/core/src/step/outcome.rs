@@ -98,7 +98,12 @@ pub(super) fn finish(
 /// True where a rotation tries this device again by itself: the job failed or timed out before anything was committed,
 /// and attempts are left.
 pub fn will_retry(policy: &JobPolicy, job: &Job) -> bool {
-    matches!(job.state, JobState::Failed | JobState::TimedOut) && !job.committed && job.attempt <= policy.max_retries
+    let kind = match job.state {
+        JobState::Failed => policy.retry_failed,
+        JobState::TimedOut => policy.retry_timed_out,
+        _ => false,
+    };
+    kind && !job.committed && job.attempt <= policy.max_retries
 }
 
 pub(super) fn change(device: Device, send: Option<Send>) -> Decision {

@@ -1,0 +1,521 @@
+//! Looks at how the waves stand and says what follows. Pure: the same input gives the same answer, and judging again
+//! without news changes nothing.
+//!
+//! Success is proof, not absence of failure: a wave is done when nobody of it is waiting or in flight and somebody of it has
+//! proven the new certificate; it is good when its budgets hold. Budgets of all waves begun are looked at in every phase.
+
+use crate::model::Millis;
+
+use super::run::{Breach, BreachCause, Ended, Plan, Run, WaveCounts, WrittenOff};
+use super::strategy::{OnBreach, Strategy, Wave};
+
+/// A wave in which jobs still wait for offline devices is done only after this long without a change: just after a start
+/// nobody is known to be online yet. Milliseconds.
+pub const SETTLE: Millis = 10_000;
+
+/// What is known at the time of judging.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// How each wave stands, in the plan's order.
+    pub waves: &'a [WaveCounts],
+    /// What people want.
+    pub control: Control<'a>,
+    /// What the gates say of the present wave.
+    pub gates: Gates<'a>,
+    /// What is wrong on our own side, if anything: nothing starts, nobody is charged, soak begins anew.
+    pub fault: Option<&'a str>,
+    /// Another Rotation that has precedence.
+    pub preempted_by: Option<&'a str>,
+    /// Devices of the fleet online now.
+    pub online: u32,
+}
+
+/// What people want.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Control<'a> {
+    /// Whether it shall go on.
+    pub state: Wish,
+    /// Waves approved, counted from the first.
+    pub through_wave: u32,
+    /// The plan that was approved; empty means the plan as it is.
+    pub plan_hash: &'a str,
+    /// A new word goes on after a breach.
+    pub resume: &'a str,
+    /// A new word puts failed devices back in line.
+    pub retry_failed: &'a str,
+}
+
+/// Whether it shall go on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// Go on.
+    #[default]
+    Running,
+    /// Send nothing new.
+    Paused,
+    /// Stop for good.
+    Aborted,
+}
+
+/// What the gates say, the worst of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gates<'a> {
+    /// All well, asked since the soak began; or there are none.
+    Well,
+    /// One has not answered since.
+    Pending,
+    /// One cannot be asked: our fault, not the devices'.
+    Unknown(&'a str),
+    /// One says no.
+    Bad(&'a str),
+}
+
+/// How far it is, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Devices are served.
+    Running,
+    /// The wave is through and must stay well.
+    Soaking,
+    /// A person must approve.
+    WaitingForApproval,
+    /// Nothing new is sent, by a person's wish or for a fault of ours.
+    Paused,
+    /// Stopped by a breach.
+    Breached,
+    /// Devices are sent back.
+    RollingBack,
+    /// Those that could be sent back were.
+    RolledBack,
+    /// Over, as it should be.
+    Complete,
+    /// Over by a breach.
+    Failed,
+    /// Over by a person's wish.
+    Aborted,
+}
+
+/// What it waits for, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Waiting {
+    /// Devices in line or in flight.
+    Devices,
+    /// Any device of the wave: all are offline, or none has proven the new certificate.
+    Proof,
+    /// The end of the soak.
+    Soak(Millis),
+    /// A gate's answer.
+    Gates(String),
+    /// A person's approval.
+    Approval,
+    /// A person who resumes.
+    Person,
+    /// Our own side.
+    Fault(String),
+    /// The end of another Rotation.
+    Another(String),
+}
+
+/// What is to be done, beside storing the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Puts members of these waves back in line.
+    Retry {
+        /// The last of the waves.
+        through_wave: u32,
+        /// Those that failed or vanished.
+        failed: bool,
+    },
+    /// Marks the confirmed devices of a wave as to be sent back, those for which it is possible.
+    Revert {
+        /// The wave.
+        wave: u32,
+    },
+    /// All devices of a wave are offline: the one last heard of those whose turn would come later takes part in it.
+    Substitute {
+        /// The wave.
+        wave: u32,
+    },
+    /// The template has failed: no automatic Rotation uses it until a person answers.
+    BlockTemplate,
+    /// A person has answered, or a Rotation has shown that the template works.
+    ClearTemplate,
+}
+
+/// Something that happened, for events and the audit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// A wave began.
+    WaveBegan(u32),
+    /// A limit was exceeded.
+    Breached(Breach),
+    /// All that could be sent back were.
+    RolledBack(u32),
+    /// A person went on after a breach.
+    Resumed(String),
+    /// A person asked for another try.
+    Retried(String),
+    /// A person approved so many waves.
+    Approved(u32),
+    /// It is over.
+    Ended(Ended),
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// What to remember.
+    pub run: Run,
+    /// For people.
+    pub phase: Phase,
+    /// For people.
+    pub waiting: Option<Waiting>,
+    /// Whether devices of the waves begun may be sent new jobs.
+    pub admits: bool,
+    /// Whether devices may be sent back.
+    pub reverts: bool,
+    /// What to do.
+    pub actions: Vec<Action>,
+    /// What to tell.
+    pub notes: Vec<Note>,
+    /// Why an approval was not taken.
+    pub refused: Option<String>,
+}
+
+/// Which limit the waves begun exceed, if one does. The scheduler asks this too before it starts anything.
+pub fn breached(strategy: &Strategy, plan: &Plan, run: &Run, waves: &[WaveCounts]) -> Option<(u32, BreachCause, String)> {
+    let begun = strategy.waves.iter().zip(&plan.waves).zip(waves);
+    for (number, ((wave, planned), counts)) in (0..=run.wave).zip(begun) {
+        let forgiven = written_off(run, number);
+        let failed = counts.failures().saturating_sub(forgiven.failed);
+        let lost = counts.vanished().saturating_sub(forgiven.lost);
+        let found = |cause, detail| Some((number, cause, detail));
+        if failed > planned.max_failed {
+            let detail = format!("{failed} devices failed where {} may", planned.max_failed);
+            return found(BreachCause::Failed, detail);
+        }
+        if lost > planned.max_lost {
+            let detail = format!("{lost} devices vanished after they accepted where {} may", planned.max_lost);
+            return found(BreachCause::Lost, detail);
+        }
+        let ended = counts.proven() + failed + lost;
+        let percent = u32::from(wave.thresholds.success_percent);
+        if ended >= wave.thresholds.min_sample.max(1)
+            && u64::from(counts.proven()) * 100 < u64::from(percent) * u64::from(ended)
+        {
+            let detail = format!(
+                "{} of {ended} devices are confirmed where {percent} % must be",
+                counts.proven()
+            );
+            return found(BreachCause::Success, detail);
+        }
+    }
+    None
+}
+
+/// Judges a run.
+pub fn judge(now: Millis, strategy: &Strategy, plan: &Plan, run: &Run, seen: &Seen<'_>) -> Judgement {
+    let mut judge = Judge {
+        now,
+        strategy,
+        plan,
+        seen,
+        next: run.clone(),
+        actions: Vec::new(),
+        notes: Vec::new(),
+        refused: None,
+    };
+    let (phase, waiting) = judge.decide();
+    let serving = matches!(phase, Phase::Running | Phase::Soaking | Phase::WaitingForApproval);
+    let reverting = judge.next.breach.is_some() && matches!(phase, Phase::RollingBack | Phase::RolledBack);
+    Judgement {
+        admits: serving && !matches!(waiting, Some(Waiting::Fault(_))),
+        reverts: reverting && seen.fault.is_none(),
+        run: judge.next,
+        phase,
+        waiting,
+        actions: judge.actions,
+        notes: judge.notes,
+        refused: judge.refused,
+    }
+}
+
+struct Judge<'a> {
+    now: Millis,
+    strategy: &'a Strategy,
+    plan: &'a Plan,
+    seen: &'a Seen<'a>,
+    next: Run,
+    actions: Vec<Action>,
+    notes: Vec<Note>,
+    refused: Option<String>,
+}
+
+type Verdict = (Phase, Option<Waiting>);
+
+impl Judge<'_> {
+    fn decide(&mut self) -> Verdict {
+        if let Some(ended) = self.next.ended {
+            return (over(ended), None);
+        }
+        if self.seen.control.state == Wish::Aborted {
+            return self.end(Ended::Aborted);
+        }
+        self.approve();
+        if let Some(verdict) = self.answered() {
+            return verdict;
+        }
+        if self.next.breach.is_none() {
+            self.look_for_breach();
+        }
+        if self.next.breach.is_some() {
+            return self.stopped();
+        }
+        if self.seen.control.state == Wish::Paused {
+            return (Phase::Paused, Some(Waiting::Person));
+        }
+        if let Some(other) = self.seen.preempted_by {
+            return (Phase::Paused, Some(Waiting::Another(other.to_owned())));
+        }
+        if let Some(fault) = self.seen.fault {
+            // What was quiet because nobody could speak has proven nothing.
+            self.next.soak_since = None;
+            return (Phase::Paused, Some(Waiting::Fault(fault.to_owned())));
+        }
+        if let Gates::Unknown(why) = self.seen.gates {
+            return (Phase::Paused, Some(Waiting::Gates(why.to_owned())));
+        }
+        self.advance()
+    }
+
+    /// Takes an approval, once; one for a plan that has changed since is not taken.
+    fn approve(&mut self) {
+        let Control {
+            through_wave,
+            plan_hash,
+            ..
+        } = self.seen.control;
+        if through_wave <= self.next.approved {
+            return;
+        }
+        if !plan_hash.is_empty() && plan_hash != self.plan.hash {
+            self.refused = Some(format!(
+                "the approval is for plan {}, and the plan is {} now; look at it again",
+                short(plan_hash),
+                short(&self.plan.hash)
+            ));
+        } else if through_wave <= self.next.wave {
+            self.refused = Some(format!(
+                "the approval is through wave {through_wave}, which is past; the present one is wave {}",
+                self.next.wave + 1
+            ));
+        } else if through_wave as usize > self.plan.waves.len() {
+            self.refused = Some(format!("there are {} waves only", self.plan.waves.len()));
+        } else {
+            self.next.approved = through_wave;
+            self.notes.push(Note::Approved(through_wave));
+        }
+    }
+
+    /// What a person answered to a breach, or asked to be tried again. The words are carried out once.
+    fn answered(&mut self) -> Option<Verdict> {
+        // Devices on their way back are not called off halfway.
+        if self.next.breach.as_ref().is_some_and(|breach| breach.rolling_back) {
+            return None;
+        }
+        let Control {
+            resume, retry_failed, ..
+        } = self.seen.control;
+        let resumes = !resume.is_empty() && resume != self.next.resumed;
+        let retries = !retry_failed.is_empty() && retry_failed != self.next.retried;
+        if !resumes && !retries {
+            return None;
+        }
+        let breached = self.next.breach.take().is_some();
+        if resumes {
+            resume.clone_into(&mut self.next.resumed);
+            self.notes.push(Note::Resumed(resume.to_owned()));
+        }
+        if retries {
+            retry_failed.clone_into(&mut self.next.retried);
+            self.next.written_off.clear();
+            self.notes.push(Note::Retried(retry_failed.to_owned()));
+        } else if breached {
+            self.write_off();
+        }
+        if breached {
+            self.actions.push(Action::ClearTemplate);
+            // The wave must prove itself anew, and be approved anew.
+            self.next.approved = self.next.approved.min(self.next.wave);
+        }
+        if breached || retries {
+            self.next.soak_since = None;
+            self.actions.push(Action::Retry {
+                through_wave: self.next.wave,
+                failed: retries,
+            });
+            // The counts are those of before.
+            return Some((Phase::Running, Some(Waiting::Devices)));
+        }
+        None
+    }
+
+    fn write_off(&mut self) {
+        let begun = self.seen.waves.iter().take(self.next.wave as usize + 1);
+        self.next.written_off = begun
+            .map(|counts| WrittenOff {
+                failed: counts.failures(),
+                lost: counts.vanished(),
+            })
+            .collect();
+    }
+
+    fn look_for_breach(&mut self) {
+        let mut found = breached(self.strategy, self.plan, &self.next, self.seen.waves);
+        // A gate asked while we are cut off says nothing about the devices.
+        if let (None, None, Gates::Bad(why)) = (&found, self.seen.fault, self.seen.gates) {
+            found = Some((self.next.wave, BreachCause::Gate, why.to_owned()));
+        }
+        let Some((wave, cause, detail)) = found else { return };
+        let breach = Breach {
+            wave,
+            at: self.now,
+            cause,
+            detail,
+            rolling_back: self.on_breach(wave) == OnBreach::Rollback,
+        };
+        self.next.soak_since = None;
+        self.notes.push(Note::Breached(breach.clone()));
+        self.actions.push(Action::BlockTemplate);
+        self.next.breach = Some(breach);
+    }
+
+    fn on_breach(&self, wave: u32) -> OnBreach {
+        match self.wave(wave) {
+            // Going back would restore what is compromised.
+            Some(_) if self.strategy.emergency => OnBreach::Pause,
+            Some(wave) => wave.thresholds.on_breach,
+            None => OnBreach::Pause,
+        }
+    }
+
+    fn stopped(&mut self) -> Verdict {
+        let Some(breach) = self.next.breach.clone() else {
+            return (Phase::Breached, Some(Waiting::Person));
+        };
+        match self.on_breach(breach.wave) {
+            OnBreach::Pause => (Phase::Breached, Some(Waiting::Person)),
+            OnBreach::Abort => self.end(Ended::Failed),
+            OnBreach::Rollback if breach.rolling_back => self.roll_back(breach),
+            OnBreach::Rollback => (Phase::RolledBack, Some(Waiting::Person)),
+        }
+    }
+
+    fn roll_back(&mut self, breach: Breach) -> Verdict {
+        let counts = self.counts(breach.wave);
+        // Those in flight end first; what they confirm goes back as well.
+        if counts.confirmed > 0 {
+            self.actions.push(Action::Revert { wave: breach.wave });
+        }
+        if counts.confirmed + counts.in_flight + counts.reverting > 0 {
+            return (Phase::RollingBack, Some(Waiting::Devices));
+        }
+        self.notes.push(Note::RolledBack(breach.wave));
+        self.next.breach = Some(Breach {
+            rolling_back: false,
+            ..breach
+        });
+        (Phase::RolledBack, Some(Waiting::Person))
+    }
+
+    /// On to the next wave, if the present ones are done, soaked, well and approved.
+    fn advance(&mut self) -> Verdict {
+        let begun = &self.seen.waves[..self.seen.waves.len().min(self.next.wave as usize + 1)];
+        let busy = begun.iter().any(|c| c.planned + c.in_flight + c.reverting > 0);
+        let changed = begun.iter().map(|c| c.changed).max().unwrap_or(self.next.wave_since);
+        // A clock that was set back must not keep anybody waiting.
+        let settled = changed > self.now || self.now - changed >= SETTLE;
+        if busy || (begun.iter().any(|c| c.offline > 0) && !settled) {
+            self.next.soak_since = None;
+            return (Phase::Running, Some(Waiting::Devices));
+        }
+        let (present, last) = (self.next.wave, self.is_last());
+        let counts = self.counts(present);
+        let could = counts.members > counts.skipped;
+        // At the end there is nothing to protect any more: those that were not heard are left for later.
+        if could && counts.proven() == 0 && !last {
+            let mine = self.wave(present).is_some_and(|wave| wave.selector.is_empty());
+            if mine && counts.offline > 0 && counts.failures() + counts.vanished() == 0 {
+                self.actions.push(Action::Substitute { wave: present });
+            }
+            return (Phase::Running, Some(Waiting::Proof));
+        }
+        let soak = self.wave(present).map_or(0, |wave| wave.soak);
+        if could && !self.strategy.emergency {
+            let since = match self.next.soak_since {
+                Some(since) if since >= changed && since <= self.now => since,
+                _ => self.now,
+            };
+            self.next.soak_since = Some(since);
+            if self.now - since < soak {
+                return (Phase::Soaking, Some(Waiting::Soak(since.saturating_add(soak))));
+            }
+        }
+        if could && self.seen.gates == Gates::Pending {
+            return (
+                Phase::Soaking,
+                Some(Waiting::Gates("a gate has not answered yet".to_owned())),
+            );
+        }
+        if last {
+            return self.end(Ended::Complete);
+        }
+        let approval = self.wave(present).is_some_and(|wave| wave.approval);
+        if approval && could && self.next.approved <= present {
+            return (Phase::WaitingForApproval, Some(Waiting::Approval));
+        }
+        self.next.wave += 1;
+        self.next.wave_since = self.now;
+        self.next.soak_since = None;
+        self.next.online_before = Some(self.seen.online);
+        self.notes.push(Note::WaveBegan(self.next.wave));
+        (Phase::Running, Some(Waiting::Devices))
+    }
+
+    fn end(&mut self, ended: Ended) -> Verdict {
+        self.next.ended = Some(ended);
+        self.notes.push(Note::Ended(ended));
+        if ended == Ended::Complete && self.seen.waves.iter().any(|counts| counts.proven() > 0) {
+            self.actions.push(Action::ClearTemplate);
+        }
+        (over(ended), None)
+    }
+
+    fn is_last(&self) -> bool {
+        self.next.wave as usize + 1 >= self.plan.waves.len()
+    }
+
+    fn wave(&self, number: u32) -> Option<&Wave> {
+        self.strategy.waves.get(number as usize)
+    }
+
+    fn counts(&self, number: u32) -> WaveCounts {
+        self.seen.waves.get(number as usize).copied().unwrap_or_default()
+    }
+}
+
+fn over(ended: Ended) -> Phase {
+    match ended {
+        Ended::Complete => Phase::Complete,
+        Ended::Failed => Phase::Failed,
+        Ended::Aborted => Phase::Aborted,
+    }
+}
+
+fn written_off(run: &Run, wave: u32) -> WrittenOff {
+    run.written_off.get(wave as usize).copied().unwrap_or_default()
+}
+
+fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
