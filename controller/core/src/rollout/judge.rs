@@ -183,7 +183,12 @@ pub struct Judgement {
 }
 
 /// Which limit the waves begun exceed, if one does. The scheduler asks this too before it starts anything.
-pub fn breached(strategy: &Strategy, plan: &Plan, run: &Run, waves: &[WaveCounts]) -> Option<(u32, BreachCause, String)> {
+pub fn breached(
+    strategy: &Strategy,
+    plan: &Plan,
+    run: &Run,
+    waves: &[WaveCounts],
+) -> Option<(u32, BreachCause, String)> {
     let begun = strategy.waves.iter().zip(&plan.waves).zip(waves);
     for (number, ((wave, planned), counts)) in (0..=run.wave).zip(begun) {
         let forgiven = written_off(run, number);
@@ -195,7 +200,10 @@ pub fn breached(strategy: &Strategy, plan: &Plan, run: &Run, waves: &[WaveCounts
             return found(BreachCause::Failed, detail);
         }
         if lost > planned.max_lost {
-            let detail = format!("{lost} devices vanished after they accepted where {} may", planned.max_lost);
+            let detail = format!(
+                "{lost} devices vanished after they accepted where {} may",
+                planned.max_lost
+            );
             return found(BreachCause::Lost, detail);
         }
         let ended = counts.proven() + failed + lost;
@@ -338,10 +346,10 @@ impl Judge<'_> {
         }
         if retries {
             retry_failed.clone_into(&mut self.next.retried);
-            self.next.written_off.clear();
             self.notes.push(Note::Retried(retry_failed.to_owned()));
-        } else if breached {
-            self.write_off();
+        }
+        if retries || breached {
+            self.write_off(!retries, breached);
         }
         if breached {
             self.actions.push(Action::ClearTemplate);
@@ -360,12 +368,20 @@ impl Judge<'_> {
         None
     }
 
-    fn write_off(&mut self) {
+    /// Writes off what happened so far: `failed` where those devices are not tried again, `lost` where that was the breach,
+    /// as nobody can put a device in line that is not there.
+    fn write_off(&mut self, failed: bool, lost: bool) {
         let begun = self.seen.waves.iter().take(self.next.wave as usize + 1);
+        let before = std::mem::take(&mut self.next.written_off);
         self.next.written_off = begun
-            .map(|counts| WrittenOff {
-                failed: counts.failures(),
-                lost: counts.vanished(),
+            .enumerate()
+            .map(|(wave, counts)| WrittenOff {
+                failed: if failed { counts.failures() } else { 0 },
+                lost: if lost {
+                    counts.vanished()
+                } else {
+                    before.get(wave).map_or(0, |old| old.lost)
+                },
             })
             .collect();
     }
