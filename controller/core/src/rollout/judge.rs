@@ -157,6 +157,10 @@ pub enum Note {
     Retried(String),
     /// A person approved so many waves.
     Approved(u32),
+    /// A person wants nothing new to be sent.
+    Paused,
+    /// A person wants it to go on.
+    Continued,
     /// It is over.
     Ended(Ended),
 }
@@ -269,6 +273,7 @@ impl Judge<'_> {
         if self.seen.control.state == Wish::Aborted {
             return self.end(Ended::Aborted);
         }
+        self.heed_pause();
         self.approve();
         if let Some(verdict) = self.answered() {
             return verdict;
@@ -294,6 +299,14 @@ impl Judge<'_> {
             return (Phase::Paused, Some(Waiting::Gates(why.to_owned())));
         }
         self.advance()
+    }
+
+    fn heed_pause(&mut self) {
+        let paused = self.seen.control.state == Wish::Paused;
+        if paused != self.next.paused {
+            self.next.paused = paused;
+            self.notes.push(if paused { Note::Paused } else { Note::Continued });
+        }
     }
 
     /// Takes an approval, once; one for a plan that has changed since is not taken.
