@@ -57,6 +57,7 @@ pub(super) fn status(
         completed_at: before.completed_at.or_else(|| over.then(|| time(now))),
         observed_generation: generation,
         conditions,
+        ..RotationStatus::default()
     }
 }
 
