@@ -19,6 +19,7 @@ use kube::{Client, ResourceExt};
 use crate::api::ApiServer;
 use crate::mosquitto::Mosquitto;
 use crate::process::Process;
+use crate::proxy::Proxy;
 use crate::scratch::Scratch;
 use crate::wait::wait_for;
 use crate::{http, ports, tools};
@@ -100,6 +101,17 @@ impl Stack {
     pub fn keep_files(&mut self) -> String {
         self.scratch.keep();
         self.scratch.path().display().to_string()
+    }
+
+    /// Puts a proxy between the API server and the controller that is started next.
+    ///
+    /// # Errors
+    /// When the controller's kubeconfig is unusable.
+    pub async fn put_proxy(&mut self) -> Result<Proxy> {
+        let file = self.scratch.path().join("proxy.kubeconfig");
+        let proxy = Proxy::start(&self.controller_kubeconfig, file).await?;
+        proxy.kubeconfig().clone_into(&mut self.controller_kubeconfig);
+        Ok(proxy)
     }
 
     /// Applies CA, Broker and Fleet.
