@@ -218,6 +218,12 @@ impl Rotations {
             reason: format!("{:?}", object.spec.reason),
             issuer: plan.issuer.as_ref().map(|(entry, _)| entry.ca.key_id().to_string()),
             started: now_ms(),
+            // Of a Rotation of one wave the ledger makes these itself.
+            strategy: certwave_core::rollout::strategy::Strategy::default(),
+            plan: certwave_core::rollout::run::Plan {
+                waves: Vec::new(),
+                hash: String::new(),
+            },
         };
         let selector = object.spec.selector.clone().unwrap_or_default().match_labels;
         let members = self
