@@ -143,6 +143,9 @@ fn holds(whole: &Value, part: &Value) -> bool {
         (Value::Object(whole), Value::Object(part)) => part
             .iter()
             .all(|(key, value)| whole.get(key).is_some_and(|found| holds(found, value))),
+        (Value::Array(whole), Value::Array(part)) => {
+            whole.len() == part.len() && whole.iter().zip(part).all(|(whole, part)| holds(whole, part))
+        }
         _ => whole == part,
     }
 }
