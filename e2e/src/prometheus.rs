@@ -10,7 +10,7 @@ use crate::process::Process;
 use crate::scratch::Scratch;
 use crate::{ports, tools};
 
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 const GRACE: Duration = Duration::from_secs(20);
 
 /// A Prometheus whose job `self` is up and whose job `absent` is down. It is killed on drop, and by the kernel when this process
