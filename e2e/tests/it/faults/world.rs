@@ -18,7 +18,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
-use super::history::History;
+use super::history::{History, Lock};
 use crate::shared;
 
 /// For what takes a second or two.
@@ -155,12 +155,6 @@ impl World {
         devices.into_iter().map(state).collect()
     }
 
-    /// Gives each trial the time that a fleet has by default: longer than what our own side is out for.
-    pub(super) async fn patient_trials(&self) {
-        let change = json!({ "spec": { "rotation": { "device": { "trialTimeout": "2m" } } } });
-        patch::<Fleet>(&self.stack, objects::FLEET, &change).await;
-    }
-
     /// Creates a Rotation of the whole fleet, with more in its spec.
     pub(super) fn rotate(&self, name: &str, more: &Value) {
         let mut rotation = objects::rotation(self.stack.namespace(), name);
@@ -215,6 +209,11 @@ impl World {
     /// The ledger.
     pub(super) fn history(&self) -> History {
         History::open(&self.stack.directory().join("ledger.sqlite")).unwrap()
+    }
+
+    /// Locks the ledger: nothing can be written to it.
+    pub(super) fn lock_ledger(&self) -> Lock {
+        Lock::take(&self.stack.directory().join("ledger.sqlite")).unwrap()
     }
 
     /// Waits until the ledger says so, looking often: the next instant is another one.
