@@ -13,6 +13,7 @@ const NEAR: u32 = 1000;
 /// What keeps a planned member from starting whatever its bucket, with the present time as `?1` and, in seconds, `?2`.
 const READY: &str =
     "d.declared = 1 AND d.job_open = 0 AND (d.not_before IS NULL OR d.not_before <= ?1) AND d.not_after > ?2";
+const ONE_BY_ONE: &str = "members m CROSS JOIN devices d ON d.id = m.device CROSS JOIN buckets b ON b.id = m.bucket";
 
 /// Planned members that may start now.
 pub(super) fn members(db: &Connection, uid: &str, q: &MemberQuery) -> Result<Vec<Member>> {
@@ -44,7 +45,7 @@ fn wanted(db: &Connection, rotation: i64, q: &MemberQuery) -> Result<Vec<Member>
         q,
         "(SELECT device, wave, ordinal, bucket, outcome FROM members
              WHERE rotation = ?4 AND outcome = 'Planned' AND wave <= ?5 ORDER BY wave, ordinal LIMIT ?6) m
-         CROSS JOIN devices d ON d.id = m.device",
+         CROSS JOIN buckets b ON b.id = m.bucket CROSS JOIN devices d ON d.id = m.device",
         "(?7 = -1 OR b.windows & ?7 <> 0) AND b.grp NOT IN (SELECT value FROM json_each(?8))",
         &[&rotation, &q.through_wave, &NEAR, &windows, &full],
     )?;
@@ -62,7 +63,7 @@ fn wanted(db: &Connection, rotation: i64, q: &MemberQuery) -> Result<Vec<Member>
         return query(
             db,
             q,
-            "members m CROSS JOIN devices d ON d.id = m.device",
+            ONE_BY_ONE,
             "m.rotation = ?4 AND m.outcome = 'Planned' AND m.wave <= ?5
                  AND m.bucket NOT IN (SELECT value FROM json_each(?6))",
             &[&rotation, &q.through_wave, &to_json(&closed)?],
@@ -74,7 +75,7 @@ fn wanted(db: &Connection, rotation: i64, q: &MemberQuery) -> Result<Vec<Member>
             found.extend(query(
                 db,
                 q,
-                "members m CROSS JOIN devices d ON d.id = m.device",
+                ONE_BY_ONE,
                 "m.bucket = ?4 AND m.outcome = 'Planned'",
                 &[&bucket.id],
             )?);
@@ -91,7 +92,8 @@ fn urgent(db: &Connection, rotation: i64, q: &MemberQuery, before: i64) -> Resul
     query(
         db,
         q,
-        "devices d INDEXED BY devices_expiry CROSS JOIN members m ON m.rotation = ?4 AND m.device = d.id",
+        "devices d INDEXED BY devices_expiry CROSS JOIN members m ON m.rotation = ?4 AND m.device = d.id
+         CROSS JOIN buckets b ON b.id = m.bucket",
         "d.fleet = (SELECT fleet FROM rotations WHERE id = ?4) AND d.not_after < ?5
              AND m.outcome = 'Planned' AND m.wave <= ?6 AND b.grp NOT IN (SELECT value FROM json_each(?7))",
         &[&rotation, &before, &q.through_wave, &to_json(&q.full_groups)?],
