@@ -46,7 +46,8 @@ fn wanted(db: &Connection, rotation: i64, q: &MemberQuery) -> Result<Vec<Member>
         "(SELECT device, wave, ordinal, bucket, outcome FROM members
              WHERE rotation = ?4 AND outcome = 'Planned' AND wave <= ?5 ORDER BY wave, ordinal LIMIT ?6) m
          CROSS JOIN buckets b ON b.id = m.bucket CROSS JOIN devices d ON d.id = m.device",
-        "(?7 = -1 OR b.windows & ?7 <> 0) AND b.grp NOT IN (SELECT value FROM json_each(?8))",
+        "(?7 = -1 OR b.windows & ?7 <> 0) AND b.grp NOT IN (SELECT value FROM json_each(?8))
+             ORDER BY m.wave, m.ordinal",
         &[&rotation, &q.through_wave, &NEAR, &windows, &full],
     )?;
     if near.len() >= q.limit as usize {
@@ -65,7 +66,8 @@ fn wanted(db: &Connection, rotation: i64, q: &MemberQuery) -> Result<Vec<Member>
             q,
             ONE_BY_ONE,
             "m.rotation = ?4 AND m.outcome = 'Planned' AND m.wave <= ?5
-                 AND m.bucket NOT IN (SELECT value FROM json_each(?6))",
+                 AND m.bucket NOT IN (SELECT value FROM json_each(?6))
+             ORDER BY m.wave, m.ordinal",
             &[&rotation, &q.through_wave, &to_json(&closed)?],
         );
     }
@@ -76,7 +78,7 @@ fn wanted(db: &Connection, rotation: i64, q: &MemberQuery) -> Result<Vec<Member>
                 db,
                 q,
                 ONE_BY_ONE,
-                "m.bucket = ?4 AND m.outcome = 'Planned'",
+                "m.bucket = ?4 AND m.outcome = 'Planned' ORDER BY m.ordinal",
                 &[&bucket.id],
             )?);
         }
@@ -95,7 +97,8 @@ fn urgent(db: &Connection, rotation: i64, q: &MemberQuery, before: i64) -> Resul
         "devices d INDEXED BY devices_expiry CROSS JOIN members m ON m.rotation = ?4 AND m.device = d.id
          CROSS JOIN buckets b ON b.id = m.bucket",
         "d.fleet = (SELECT fleet FROM rotations WHERE id = ?4) AND d.not_after < ?5
-             AND m.outcome = 'Planned' AND m.wave <= ?6 AND b.grp NOT IN (SELECT value FROM json_each(?7))",
+             AND m.outcome = 'Planned' AND m.wave <= ?6 AND b.grp NOT IN (SELECT value FROM json_each(?7))
+         ORDER BY m.wave, m.ordinal",
         &[&rotation, &before, &q.through_wave, &to_json(&q.full_groups)?],
     )
 }
@@ -104,12 +107,7 @@ fn query(db: &Connection, q: &MemberQuery, from: &str, condition: &str, values: 
     let now_s = q.now.div_euclid(1000);
     let first: [&dyn ToSql; 3] = [&q.now, &now_s, &q.limit];
     let values: Vec<_> = first.iter().chain(values).copied().collect();
-    member::list(
-        db,
-        from,
-        &format!("{READY} AND {condition} ORDER BY m.wave, m.ordinal LIMIT ?3"),
-        &values,
-    )
+    member::list(db, from, &format!("{READY} AND {condition} LIMIT ?3"), &values)
 }
 
 /// A bucket with planned members.
