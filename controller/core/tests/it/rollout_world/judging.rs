@@ -79,7 +79,7 @@ impl World {
             let member = &mut self.members[*id];
             member.attempts = 0;
             member.job += 1;
-            self.become_(*id, State::Planned);
+            self.turn_into(*id, State::Planned);
             self.stand_in_line(*id);
         }
         !ids.is_empty()
@@ -94,10 +94,10 @@ impl World {
             let member = &self.members[*id];
             let good = member.not_after * 1000 >= wall + self.strategy.rollback_min_remaining;
             if good && member.confirmed > wall - self.strategy.grace {
-                self.become_(*id, State::Reverting);
+                self.turn_into(*id, State::Reverting);
                 self.reverting.insert(*id);
             } else {
-                self.become_(*id, State::Unreverted);
+                self.turn_into(*id, State::Unreverted);
             }
         }
         !ids.is_empty()

@@ -21,7 +21,7 @@ impl World {
     }
 
     /// Moves a member, its wave's counts and its group's.
-    pub(super) fn become_(&mut self, id: usize, state: State) {
+    pub(super) fn turn_into(&mut self, id: usize, state: State) {
         let wall = self.wall();
         let member = &mut self.members[id];
         let old = std::mem::replace(&mut member.state, state);
@@ -54,7 +54,7 @@ impl World {
             Event::Postpone(id, job) if self.members[id].job == job => self.postpone(id),
             Event::End(id, job) if self.members[id].job == job => self.end(id),
             Event::GoneForGood(id, job) if self.members[id].job == job && self.members[id].state == State::TimedOut => {
-                self.become_(id, State::Lost);
+                self.turn_into(id, State::Lost);
             }
             Event::Heard(id, job) if self.members[id].job == job => self.heard(id),
             Event::Back(id, job) if self.members[id].job == job => self.back(id),
@@ -72,7 +72,7 @@ impl World {
 
     pub(super) fn accept(&mut self, id: usize) {
         let job = self.members[id].job;
-        self.become_(id, State::Accepted);
+        self.turn_into(id, State::Accepted);
         // One that vanishes is missed when its step should have been done.
         let work = match self.members[id].fate {
             Fate::Vanishes(_) => self.strategy.job.step_timeout,
@@ -91,7 +91,7 @@ impl World {
             return;
         }
         self.members[id].online = false;
-        self.become_(id, State::Queued);
+        self.turn_into(id, State::Queued);
         let pause = self.strategy.job.offline_after;
         self.schedule(pause, Event::Online(id));
     }
@@ -105,7 +105,7 @@ impl World {
         match member.fate {
             Fate::Good | Fate::Deaf(_) => {
                 member.confirmed = wall;
-                self.become_(id, State::Confirmed);
+                self.turn_into(id, State::Confirmed);
             }
             Fate::Fails(times) => {
                 member.fate = if times == u8::MAX {
@@ -116,16 +116,16 @@ impl World {
                     Fate::Fails(times - 1)
                 };
                 if u32::from(member.attempts) <= policy.max_retries {
-                    self.become_(id, State::Planned);
+                    self.turn_into(id, State::Planned);
                     self.schedule(policy.retry_backoff, Event::Wake(id, job));
                 } else {
-                    self.become_(id, State::Failed);
+                    self.turn_into(id, State::Failed);
                 }
             }
-            Fate::Rejects => self.become_(id, State::Rejected),
-            Fate::GoesBack => self.become_(id, State::RolledBack),
+            Fate::Rejects => self.turn_into(id, State::Rejected),
+            Fate::GoesBack => self.turn_into(id, State::RolledBack),
             Fate::Vanishes(returns) => {
-                self.become_(id, State::TimedOut);
+                self.turn_into(id, State::TimedOut);
                 self.schedule(policy.lost_after, Event::GoneForGood(id, job));
                 if let Some(after) = returns {
                     self.schedule(after, Event::Heard(id, job));
@@ -153,7 +153,7 @@ impl World {
         } else {
             State::Reverted
         };
-        self.become_(id, state);
+        self.turn_into(id, state);
     }
 
     pub(super) fn finish_job(&mut self, id: usize) {

@@ -7,6 +7,7 @@ mod checks;
 mod judging;
 mod members;
 mod outside;
+mod parts;
 mod serving;
 
 use std::cmp::Reverse;
@@ -26,115 +27,11 @@ use certwave_core::rollout::window::Calendar;
 
 use crate::rollout_fleets::{Fleet, START};
 
+pub(crate) use parts::{Deed, Fate, Pace};
+use parts::{Event, Member, Person, State};
+
 const SECOND: Millis = 1000;
 const MINUTE: Millis = 60 * SECOND;
-
-/// What a device does with its jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// Rotates.
-    Good,
-    /// Fails so many attempts, then rotates.
-    Fails(u8),
-    /// Refuses.
-    Rejects,
-    /// Goes back by itself.
-    GoesBack,
-    /// Vanishes after it accepted; is heard again after this time, if at all, and then rotates.
-    Vanishes(Option<Millis>),
-    /// Connected, but does not answer its first offers.
-    Deaf(u8),
-}
-
-/// What happens from outside, at a time.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Deed {
-    /// A person's wish.
-    Wish(u8),
-    /// A person approves through this wave.
-    Approve(u32),
-    /// A person approves a plan that is not this one.
-    ApproveOther,
-    /// A person goes on after a breach.
-    Resume,
-    /// A person tries the failed again.
-    Retry,
-    /// Our own side fails, or works again.
-    Fault(bool),
-    /// Another Rotation has precedence, or no more.
-    Preempt(bool),
-    /// What the gates say: 0 well, 1 pending, 2 unknown, 3 bad.
-    Gate(u8),
-    /// The controller starts anew.
-    Restart,
-    /// The wall clock jumps by so much.
-    Jump(Millis),
-    /// So many devices join.
-    Join(u8),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// In line; its job is not made yet.
-    Planned,
-    /// Its job waits for it.
-    Queued,
-    Sent,
-    Accepted,
-    Confirmed,
-    Failed,
-    Rejected,
-    RolledBack,
-    TimedOut,
-    Lost,
-    Reverting,
-    Reverted,
-    Unreverted,
-}
-
-#[derive(Debug, Clone)]
-struct Member {
-    wave: u32,
-    ordinal: u32,
-    site: u32,
-    windows: u64,
-    /// Seconds.
-    not_after: i64,
-    state: State,
-    fate: Fate,
-    online: bool,
-    attempts: u8,
-    /// Which job an event is about.
-    job: u32,
-    /// True while a job of this device is on its way: the one at most.
-    busy: bool,
-    /// Wall clock.
-    confirmed: Millis,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
-    Online(usize),
-    /// A pause before a retry is over.
-    Wake(usize, u32),
-    Accept(usize, u32),
-    /// The device has not answered.
-    Postpone(usize, u32),
-    End(usize, u32),
-    GoneForGood(usize, u32),
-    Heard(usize, u32),
-    Back(usize, u32),
-    Outside(Deed),
-}
-
-/// How much is recorded and checked.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
-    /// Events within this time are judged together.
-    pub(crate) quantum: Millis,
-    /// Whether the clock may jump: what is measured by it is not checked then.
-    pub(crate) jumps: bool,
-}
 
 pub(crate) struct World {
     pub(crate) strategy: Strategy,
@@ -171,15 +68,6 @@ pub(crate) struct World {
     at_breach: Option<(u32, u32)>,
     /// When a member of a wave changed last, in real time.
     changed: Vec<Millis>,
-}
-
-#[derive(Debug, Default)]
-struct Person {
-    wish: u8,
-    approved: u32,
-    other_plan: bool,
-    resume: u32,
-    retry: u32,
 }
 
 impl World {

@@ -72,7 +72,7 @@ impl World {
             // A job for a device that is not there waits without a slot.
             for id in &offline {
                 self.leave_line(*id);
-                self.become_(*id, State::Queued);
+                self.turn_into(*id, State::Queued);
             }
             let limits = &self.strategy.limits;
             let mut unavailable = std::mem::take(&mut self.unavailable);
@@ -84,7 +84,7 @@ impl World {
             });
             let chosen = choose(&doors, limits, room, &mut unavailable, candidates);
             self.unavailable = unavailable;
-            // Counted by `become_` as they start.
+            // Counted by `turn_into` as they start.
             for position in &chosen {
                 let group = self.group(online[*position]).to_owned();
                 self.unavailable.entry(group).and_modify(|count| *count -= 1);
@@ -130,7 +130,7 @@ impl World {
         self.begin_job(id);
         self.members[id].attempts = self.members[id].attempts.saturating_add(1);
         if self.members[id].state != State::TimedOut {
-            self.become_(id, State::Sent);
+            self.turn_into(id, State::Sent);
         }
         self.check_limits(id);
         let job = self.members[id].job;
