@@ -13,8 +13,9 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct CrlHead<'a> {
     /// The URL of the scope, the very one that stands in the certificates' CDP; goes into the critical IDP. A delta CRL has
-    /// that of its base (RFC 5280, 5.2.4).
-    pub scope_url: &'a str,
+    /// that of its base (RFC 5280, 5.2.4). `None`: no IDP, for a CRL of all that the CA has issued. Only such a one
+    /// covers certificates without CDP; OpenSSL asks for one of the root when it is told `-crl_check_all`.
+    pub scope_url: Option<&'a str>,
     /// The CRL number, strictly increasing in the scope; complete and delta CRLs share one sequence (5.2.3).
     pub number: u64,
     /// When it is made, Unix seconds.
@@ -167,14 +168,16 @@ fn put_before(out: &mut [u8], end: usize, bytes: &[u8]) -> usize {
 
 fn extensions(issuer: &CertificateAuthority, head: &CrlHead<'_>) -> Result<Vec<u8>, CrlError> {
     let mut out = Vec::with_capacity(512);
-    let (scope, freshest) = (checked_url(head.scope_url)?, head.kind);
+    let scope = head.scope_url.map(checked_url).transpose()?;
     let mut written = Ok(());
     nested(&mut out, constructed(0), |out| {
         nested(out, SEQUENCE, |out| {
             write_authority_key_id(out, issuer.key_id());
             write_number(out, head.number);
-            write_scope(out, scope);
-            written = match freshest {
+            if let Some(url) = scope {
+                write_scope(out, url);
+            }
+            written = match head.kind {
                 CrlKind::Complete { freshest: None } => Ok(()),
                 CrlKind::Complete { freshest: Some(url) } => checked_url(url).map(|url| write_freshest(out, url)),
                 CrlKind::Delta { base } if base < head.number => {

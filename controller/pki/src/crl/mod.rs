@@ -108,7 +108,7 @@ pub struct CrlRequest<'a> {
 /// lists that are in memory.
 pub fn encode(issuer: &CertificateAuthority, request: &CrlRequest<'_>) -> Result<Vec<u8>, CrlError> {
     let head = CrlHead {
-        scope_url: request.scope_url,
+        scope_url: Some(request.scope_url),
         number: request.number,
         this_update: request.this_update,
         next_update: request.next_update,

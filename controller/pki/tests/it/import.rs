@@ -7,7 +7,7 @@ use certwave_pki::{
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
-use crate::tools::{DAY, NOW, device_csr, issue, openssl, root, write};
+use crate::tools::{DAY, NOW, device_csr, issue, openssl, root, today, write};
 
 fn key() -> PrivateKey {
     PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap()
@@ -36,16 +36,6 @@ pub(crate) fn openssl_ca(subject: &str, extensions: &[&str]) -> (String, Private
     ])
     .unwrap();
     (pem, key)
-}
-
-/// The time at which OpenSSL makes certificates.
-fn today() -> i64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_secs()
-        .cast_signed()
-        + 60
 }
 
 pub(crate) const BC: &str = "basicConstraints=critical,CA:TRUE";

@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod chains;
+mod crl;
+mod crl_judges;
 mod csr;
 mod import;
 mod issue;
 mod keys;
+mod ocsp;
+mod ocsp_judges;
 mod template;
 mod tools;

@@ -17,6 +17,14 @@ pub(crate) const NOW: i64 = 1_790_000_000;
 pub(crate) const DAY: Duration = Duration::from_hours(24);
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
+/// A minute after the real time, which OpenSSL puts into what it makes.
+pub(crate) fn today() -> i64 {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    since.as_secs().cast_signed() + 60
+}
+
 pub(crate) fn root(algorithm: KeyAlgorithm) -> CertificateAuthority {
     let key = PrivateKey::generate(algorithm).unwrap();
     CertificateAuthority::self_signed(key, &CaProfile::named("Plant root"), NOW).unwrap()
