@@ -5,9 +5,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
+
+	zx509 "github.com/zmap/zcrypto/x509"
+	"github.com/zmap/zlint/v3"
+	zl "github.com/zmap/zlint/v3/lint"
 )
 
-// readCRL checks that a CRL is the issuer's and prints what it says: its number and dates in the first line, then each
+// readCRL checks that a CRL is the issuer's, lints it, and prints what it says: its number and dates in the first line, then each
 // entry as serial number, Unix time and reason code.
 func readCRL(args []string) error {
 	flags := flag.NewFlagSet("crl", flag.ContinueOnError)
@@ -29,6 +33,15 @@ func readCRL(args []string) error {
 		return err
 	}
 	if err := list.CheckSignatureFrom(issuer); err != nil {
+		return err
+	}
+	linted, err := zx509.ParseRevocationList(der)
+	if err != nil {
+		return err
+	}
+	if err := lintStatus(*path, func(registry zl.Registry) *zlint.ResultSet {
+		return zlint.LintRevocationListEx(linted, registry)
+	}); err != nil {
 		return err
 	}
 	fmt.Println(list.Number, list.ThisUpdate.Unix(), list.NextUpdate.Unix())

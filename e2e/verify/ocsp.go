@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/zmap/zlint/v3"
+	zl "github.com/zmap/zlint/v3/lint"
 	"golang.org/x/crypto/ocsp"
 )
 
@@ -39,7 +41,7 @@ func askOCSP(args []string) error {
 	return os.WriteFile(*out, der, 0o600)
 }
 
-// readOCSP checks a response for a certificate, the delegated responder included, and prints what it says: status, this
+// readOCSP checks a response for a certificate, the delegated responder included, lints it, and prints what it says: status, this
 // update, next update, and of a revoked one its time and reason code.
 func readOCSP(args []string) error {
 	flags := flag.NewFlagSet("ocsp", flag.ContinueOnError)
@@ -67,6 +69,11 @@ func readOCSP(args []string) error {
 	}
 	if response.Certificate == nil {
 		return fmt.Errorf("the response has no certificate of a delegated responder")
+	}
+	if err := lintStatus(*path, func(registry zl.Registry) *zlint.ResultSet {
+		return zlint.LintOcspResponseEx(response, registry)
+	}); err != nil {
+		return err
 	}
 	status := map[int]string{ocsp.Good: "good", ocsp.Revoked: "revoked", ocsp.Unknown: "unknown"}[response.Status]
 	fmt.Print(status, " ", response.ThisUpdate.Unix(), " ", response.NextUpdate.Unix())

@@ -96,7 +96,7 @@ impl<'a> CrlEncoder<'a> {
         })
     }
 
-    /// Appends a line. That a serial number comes but once is the caller's to see to.
+    /// Appends a line. That a serial number comes but once, and no time after `this_update`, is the caller's to see to.
     pub fn push(&mut self, entry: &Listed) -> Result<(), CrlError> {
         if entry.mark == Mark::Removed && !self.delta {
             return Err(CrlError::Removal);

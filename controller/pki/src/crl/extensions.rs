@@ -87,8 +87,9 @@ impl<'a> Extensions<'a> {
             match extension.id {
                 AUTHORITY_KEY_IDENTIFIER => {
                     let mut fields = Reader::new(value.expect(SEQUENCE)?);
-                    let id = fields.optional(context(0))?;
-                    set(&mut read.authority_key_id, id.unwrap_or_default())?;
+                    if let Some(id) = fields.optional(context(0))? {
+                        set(&mut read.authority_key_id, id)?;
+                    }
                 }
                 CRL_NUMBER => set(&mut read.number, small_integer(&mut value)?)?,
                 DELTA_CRL_INDICATOR => set(&mut read.base, small_integer(&mut value)?)?,

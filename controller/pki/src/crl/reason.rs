@@ -98,7 +98,7 @@ impl Mark {
 pub struct Listed {
     /// The certificate's serial number.
     pub serial: Serial,
-    /// When it was revoked, or released, Unix seconds.
+    /// When it was revoked, or released, Unix seconds; not after the CRL's `this_update`.
     pub at: i64,
     /// What is said of it.
     pub mark: Mark,

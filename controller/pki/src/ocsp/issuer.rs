@@ -64,8 +64,11 @@ impl IssuerId {
 
     /// Of a CA whose DER certificate is at hand, as a responder has it that cannot issue.
     pub fn from_certificate(der: &[u8]) -> Result<Self, ParseError> {
-        let certificate = Parsed::from_der(der)?;
-        Ok(Self::new(&certificate.subject, certificate.public_key.bits()))
+        Ok(Self::of_parsed(&Parsed::from_der(der)?))
+    }
+
+    pub(super) fn of_parsed(certificate: &Parsed) -> Self {
+        Self::new(&certificate.subject, certificate.public_key.bits())
     }
 
     fn new(name: &[u8], key: &[u8]) -> Self {

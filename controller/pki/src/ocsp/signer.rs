@@ -5,7 +5,7 @@ use std::fmt;
 use rustls_pki_types::CertificateDer;
 
 use super::{
-    Answer, CertId, CertStatus, OcspRequest, SingleStatus, StatusTimes,
+    Answer, CertId, CertStatus, Failure, IssuerId, OcspRequest, SingleStatus, StatusTimes,
     issuer::key_hash,
     response::{response, response_data},
 };
@@ -48,10 +48,12 @@ impl OcspSignerError {
     }
 }
 
-/// Why an answer is not signed. To the client all of them are [`Failure::TryLater`](super::Failure::TryLater) or
-/// [`Failure::InternalError`](super::Failure::InternalError).
+/// Why an answer is not signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
+    /// The request is about certificates of another CA.
+    #[error("the request is about certificates of another CA")]
+    OtherIssuer,
     /// The signer's certificate is not valid at `produced_at`: nobody would believe the answer.
     #[error("the OCSP signer is valid from {not_before} to {not_after} (Unix seconds), not now")]
     SignerNotValid {
@@ -72,9 +74,19 @@ impl AnswerError {
     /// A short name from a closed set, for metric labels.
     pub const fn category(&self) -> &'static str {
         match self {
+            Self::OtherIssuer => "other-issuer",
             Self::SignerNotValid { .. } => "signer-not-valid",
             Self::NotCurrent => "not-current",
             Self::Key(error) => error.category(),
+        }
+    }
+
+    /// What the client is told.
+    pub const fn failure(&self) -> Failure {
+        match self {
+            Self::OtherIssuer => Failure::Unauthorized,
+            Self::SignerNotValid { .. } | Self::NotCurrent => Failure::TryLater,
+            Self::Key(_) => Failure::InternalError,
         }
     }
 }
@@ -83,6 +95,7 @@ impl AnswerError {
 pub struct OcspSigner {
     key: PrivateKey,
     certificate: CertificateDer<'static>,
+    issuer: IssuerId,
     key_hash: [u8; 20],
     not_before: i64,
     not_after: i64,
@@ -96,7 +109,8 @@ impl OcspSigner {
         if parsed.public_key != *key.public_key() {
             return Err(OcspSignerError::OtherKey);
         }
-        if !parsed.is_issued_by(&Parsed::from_der(issuer)?) {
+        let issuer = Parsed::from_der(issuer)?;
+        if !parsed.is_issued_by(&issuer) {
             return Err(OcspSignerError::OtherIssuer);
         }
         if !parsed
@@ -113,6 +127,7 @@ impl OcspSigner {
             key_hash: key_hash(key.public_key().bits()),
             not_before: parsed.not_before,
             not_after: parsed.not_after,
+            issuer: IssuerId::of_parsed(&issuer),
             key,
             certificate,
         })
@@ -121,6 +136,11 @@ impl OcspSigner {
     /// The signer's certificate.
     pub const fn certificate_der(&self) -> &CertificateDer<'static> {
         &self.certificate
+    }
+
+    /// The CA that it answers for.
+    pub const fn issuer(&self) -> &IssuerId {
+        &self.issuer
     }
 
     /// Start of its validity, Unix seconds.
@@ -163,14 +183,16 @@ impl OcspSigner {
     }
 
     /// Answers a request: each certificate in its order, the nonce echoed. `status` is not asked about serial numbers that
-    /// no certificate can have; those are unknown. That the request is about this signer's CA was checked before
-    /// ([`OcspRequest::issuer`]).
+    /// no certificate can have; those are unknown.
     pub fn answer(
         &self,
         request: &OcspRequest<'_>,
         times: StatusTimes,
         mut status: impl FnMut(&crate::Serial) -> CertStatus,
     ) -> Result<Answer, AnswerError> {
+        if request.issuer([&self.issuer]).is_none() {
+            return Err(AnswerError::OtherIssuer);
+        }
         let singles: Vec<_> = request
             .cert_ids()
             .iter()

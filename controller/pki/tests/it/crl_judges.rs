@@ -186,6 +186,18 @@ fn go_reads_every_entry_of_a_long_list() {
 }
 
 #[test]
+fn the_linter_finds_what_is_wrong_with_a_list() {
+    let court = Court::new();
+    let late = Listed {
+        at: NOW + 1,
+        ..court.leaf_is(Mark::Revoked(Reason::KeyCompromise))
+    };
+    let file = court.file("crl.der", court.crl(5, COMPLETE, &[late]));
+    let findings = go_verify(&["crl", "-issuer", &court.path("ca.pem"), "-crl", &file]).unwrap_err();
+    assert!(findings.contains("1 findings"), "{findings}");
+}
+
+#[test]
 fn a_delta_revokes_and_releases_before_openssl() {
     let court = Court::new();
     let freshest = CrlKind::Complete {

@@ -9,6 +9,7 @@ mod import;
 mod issue;
 mod keys;
 mod ocsp;
+mod ocsp_court;
 mod ocsp_judges;
 mod template;
 mod tools;

@@ -13,7 +13,7 @@ use certwave_pki::{
 };
 use proptest::prelude::*;
 
-use crate::tools::{NOW, a_day, root};
+use crate::tools::{CpuTime, NOW, a_day, root};
 
 static CA: LazyLock<CertificateAuthority> = LazyLock::new(|| root(KeyAlgorithm::EcdsaP256));
 static ISSUER: LazyLock<IssuerId> = LazyLock::new(|| IssuerId::of(&CA));
@@ -301,4 +301,24 @@ proptest! {
             prop_assert!(parsed.nonce().is_none_or(|nonce| (1..=MAX_NONCE_BYTES).contains(&nonce.len())));
         }
     }
+}
+
+/// `cargo test -p certwave-pki --release --test it -- --ignored --nocapture --exact ocsp::bench_answers_of_one_core`
+#[test]
+#[ignore = "a measurement, not a check"]
+fn bench_answers_of_one_core() {
+    const COUNT: u32 = 200_000;
+    let signer = signer(&CA, NOW);
+    let der = request(&[id(1)], &[nonce(&[7; 32])]);
+    let per_request = |work: &dyn Fn()| {
+        let started = CpuTime::start();
+        (0..COUNT).for_each(|_| work());
+        started.elapsed() / COUNT
+    };
+    let read = per_request(&|| assert!(OcspRequest::parse(&der).unwrap().issuer([&*ISSUER]).is_some()));
+    let answered = per_request(&|| {
+        let request = OcspRequest::parse(&der).unwrap();
+        signer.answer(&request, times(NOW), |_| CertStatus::Good).unwrap();
+    });
+    println!("ocsp.signed read {read:?}, answered {answered:?} CPU for each request");
 }

@@ -1,117 +1,17 @@
-//! OCSP before foreign judges: requests that OpenSSL and Go make, and what they say of the answers. They look at the real
-//! clock, so the certificates here are of today.
+//! OCSP before foreign judges: requests that OpenSSL and Go make, and what they say of the answers.
 
 use certwave_pki::{
-    CaProfile, CertificateAuthority, Issued, KeyAlgorithm, LeafSubject, LeafUsage, PrivateKey, Publication,
-    certificates_to_pem,
+    CaProfile, KeyAlgorithm, LeafSubject, LeafUsage, PrivateKey, certificates_to_pem,
     crl::Reason,
-    ocsp::{Answer, CertStatus, IssuerId, OcspRequest, OcspSigner, StatusTimes},
+    ocsp::{Answer, AnswerError, CertStatus, Failure, HashAlgorithm, IssuerId, OcspRequest, SingleStatus},
 };
 use secrecy::ExposeSecret;
-use tempfile::TempDir;
 
 use crate::{
-    ocsp::{certify, signer},
-    tools::{a_day, device_csr, go_verify, openssl, today, write},
+    ocsp::signer,
+    ocsp_court::Court,
+    tools::{a_day, device_csr, go_verify, openssl},
 };
-
-/// A CA with a responder and two leaves, and a directory for what the judges are shown.
-struct Court {
-    dir: TempDir,
-    now: i64,
-    ca: CertificateAuthority,
-    signer: OcspSigner,
-    leaves: [Issued; 2],
-}
-
-impl Court {
-    fn new(algorithm: KeyAlgorithm) -> Self {
-        let now = today() - 120;
-        let publication = Publication::new("http://pki.example.com").unwrap().with_ocsp();
-        let key = PrivateKey::generate(algorithm).unwrap();
-        let ca = CertificateAuthority::self_signed(key, &CaProfile::named("Plant root"), now)
-            .unwrap()
-            .with_publication(publication);
-        let subject = LeafSubject::common_name("pump-17").unwrap();
-        let leaf = |_| {
-            let csr = device_csr(KeyAlgorithm::EcdsaP256);
-            ca.issue(&a_day(&subject, csr.public_key(), LeafUsage::Device), now)
-                .unwrap()
-        };
-        let leaves = [0, 1].map(leaf);
-        let key = PrivateKey::generate(algorithm).unwrap();
-        let certificate = certify(&ca, key.public_key(), now).der;
-        let signer = OcspSigner::new(key, certificate, ca.certificate_der()).unwrap();
-        let court = Self {
-            dir: TempDir::new().unwrap(),
-            now,
-            ca,
-            signer,
-            leaves,
-        };
-        court.file("ca.pem", certificates_to_pem([court.ca.certificate_der()]));
-        for (name, leaf) in ["a.pem", "b.pem"].iter().zip(&court.leaves) {
-            court.file(name, certificates_to_pem([&leaf.der]));
-        }
-        court
-    }
-
-    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        write(self.dir.path(), name, content)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    const fn times(&self) -> StatusTimes {
-        StatusTimes {
-            this_update: self.now - 60,
-            next_update: self.now + 3600,
-            produced_at: self.now,
-        }
-    }
-
-    /// The request that `openssl ocsp` makes about these leaves, by the hash `digest`.
-    fn openssl_request(&self, digest: &str, leaves: &[&str], more: &[&str]) -> Vec<u8> {
-        let (out, ca) = (self.path("request.der"), self.path("ca.pem"));
-        let mut args = vec!["ocsp", "-issuer", &ca, "-reqout", &out];
-        let leaves: Vec<_> = leaves.iter().map(|leaf| self.path(leaf)).collect();
-        for leaf in &leaves {
-            args.extend([digest, "-cert", leaf]);
-        }
-        args.extend(more);
-        openssl(&args).unwrap();
-        std::fs::read(out).unwrap()
-    }
-
-    /// Answers as a responder does: reads the request, finds the issuer, says what `status` says.
-    fn answer(&self, request: &[u8], status: impl Fn(&str) -> CertStatus) -> Answer {
-        let request = OcspRequest::parse(request).unwrap();
-        assert_eq!(request.issuer([&IssuerId::of(&self.ca)]), Some(0));
-        self.signer
-            .answer(&request, self.times(), |serial| status(&serial.to_string()))
-            .unwrap()
-    }
-
-    /// What `openssl ocsp` says of an answer to the request that it made last.
-    fn openssl(&self, answer: &[u8], digest: &str, leaves: &[&str], more: &[&str]) -> Result<String, String> {
-        let (ca, response) = (self.path("ca.pem"), self.file("response.der", answer));
-        let mut args = vec!["ocsp", "-issuer", &ca, "-CAfile", &ca, "-respin", &response];
-        let leaves: Vec<_> = leaves.iter().map(|leaf| self.path(leaf)).collect();
-        for leaf in &leaves {
-            args.extend([digest, "-cert", leaf]);
-        }
-        args.extend(more);
-        openssl(&args)
-    }
-
-    fn go(&self, answer: &[u8], leaf: &str) -> Result<String, String> {
-        let response = self.file("response.der", answer);
-        let (ca, leaf) = (self.path("ca.pem"), self.path(leaf));
-        go_verify(&["ocsp", "-issuer", &ca, "-leaf", &leaf, "-response", &response])
-    }
-}
 
 #[test]
 fn every_status_is_read_by_openssl_and_go_with_either_hash() {
@@ -211,8 +111,8 @@ fn the_name_made_ahead_is_the_one_that_openssl_and_go_send() {
     let issuer = IssuerId::of(&court.ca);
     let serial = court.leaves[0].serial.parse().unwrap();
     for (algorithm, digest, hash) in [
-        (certwave_pki::ocsp::HashAlgorithm::Sha1, "-sha1", "sha1"),
-        (certwave_pki::ocsp::HashAlgorithm::Sha256, "-sha256", "sha256"),
+        (HashAlgorithm::Sha1, "-sha1", "sha1"),
+        (HashAlgorithm::Sha256, "-sha256", "sha256"),
     ] {
         let ahead = issuer.cert_id(algorithm, &serial);
         let openssl = court.openssl_request(digest, &["a.pem"], &["-no_nonce"]);
@@ -312,9 +212,15 @@ fn an_answer_by_another_cas_responder_or_with_a_changed_byte_is_refused() {
     let request = court.openssl_request("-sha1", &["a.pem"], &["-no_nonce"]);
     let parsed = OcspRequest::parse(&request).unwrap();
     let other = Court::new(KeyAlgorithm::EcdsaP256);
-    let foreign = signer(&other.ca, court.now)
-        .answer(&parsed, court.times(), |_| CertStatus::Good)
-        .unwrap();
+    let other = signer(&other.ca, court.now);
+    let refused = other.answer(&parsed, court.times(), |_| CertStatus::Good).unwrap_err();
+    assert_eq!(refused, AnswerError::OtherIssuer);
+    assert_eq!(refused.failure(), Failure::Unauthorized);
+    let single = SingleStatus {
+        cert_id: parsed.cert_ids()[0].der,
+        status: CertStatus::Good,
+    };
+    let foreign = other.sign(&[single], None, court.times()).unwrap();
     assert!(court.go(&foreign.der, "a.pem").is_err());
     let verdict = court.openssl(&foreign.der, "-sha1", &["a.pem"], &["-no_nonce"]);
     assert!(
@@ -332,7 +238,6 @@ fn an_answer_by_another_cas_responder_or_with_a_changed_byte_is_refused() {
 
 #[test]
 fn openssl_reads_each_failure() {
-    use certwave_pki::ocsp::Failure;
     let court = Court::new(KeyAlgorithm::EcdsaP256);
     for (failure, word) in [
         (Failure::MalformedRequest, "malformedrequest"),
@@ -358,4 +263,62 @@ fn the_signers_certificate_is_for_ocsp_alone_and_need_not_be_checked() {
     for part in ["CRL Distribution", "Authority Information", "TLS Web"] {
         assert!(!text.contains(part), "{part}: {text}");
     }
+}
+
+#[test]
+fn a_subordinates_responder_is_believed_by_openssl() {
+    let court = Court::new(KeyAlgorithm::EcdsaP256);
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let sub = court
+        .ca
+        .subordinate(key, &CaProfile::named("Plant devices"), court.now)
+        .unwrap();
+    let subject = LeafSubject::common_name("pump-17").unwrap();
+    let csr = device_csr(KeyAlgorithm::EcdsaP256);
+    let leaf = sub
+        .issue(&a_day(&subject, csr.public_key(), LeafUsage::Device), court.now)
+        .unwrap();
+    let (root, issuer) = (
+        court.path("ca.pem"),
+        court.file("sub.pem", certificates_to_pem([sub.certificate_der()])),
+    );
+    let leaf = court.file("leaf.pem", certificates_to_pem([&leaf.der]));
+    let asked = court.path("sub.der");
+    openssl(&[
+        "ocsp",
+        "-issuer",
+        &issuer,
+        "-cert",
+        &leaf,
+        "-no_nonce",
+        "-reqout",
+        &asked,
+    ])
+    .unwrap();
+    let asked = std::fs::read(asked).unwrap();
+    let answer = signer(&sub, court.now)
+        .answer(&OcspRequest::parse(&asked).unwrap(), court.times(), |_| {
+            CertStatus::Good
+        })
+        .unwrap();
+    let response = court.file("response.der", &answer.der);
+    let text = openssl(&[
+        "ocsp",
+        "-issuer",
+        &issuer,
+        "-cert",
+        &leaf,
+        "-no_nonce",
+        "-CAfile",
+        &root,
+        "-verify_other",
+        &issuer,
+        "-respin",
+        &response,
+    ])
+    .unwrap();
+    assert!(
+        text.contains("Response verify OK") && text.contains("leaf.pem: good"),
+        "{text}"
+    );
 }

@@ -102,3 +102,21 @@ pub(crate) fn write(dir: &Path, name: &str, content: impl AsRef<[u8]>) -> String
     std::fs::write(&path, content).unwrap();
     path.to_str().unwrap().to_owned()
 }
+
+/// What this thread uses of a core (proc(5), schedstat): it measures the same on a busy machine.
+pub(crate) struct CpuTime(Duration);
+
+impl CpuTime {
+    pub(crate) fn start() -> Self {
+        Self(Self::now())
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        Self::now().saturating_sub(self.0)
+    }
+
+    fn now() -> Duration {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+    }
+}
