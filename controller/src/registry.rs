@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use certwave_core::model::ObjectRef;
-use certwave_core::policy::{FleetPolicy, JobPolicy};
+use certwave_core::policy::FleetPolicy;
+use certwave_core::rollout::run::{Plan, Run};
+use certwave_core::rollout::strategy::Strategy;
+use certwave_core::rollout::window::Calendar;
 use certwave_ledger::FleetKey;
 use certwave_pki::{CertificateAuthority, CsrPolicy, LeafTemplate};
 use certwave_protocol::ids::{BrokerId, Fingerprint};
@@ -62,8 +65,12 @@ pub struct FleetEntry {
     pub uid: String,
     /// The broker that its devices use.
     pub broker: BrokerId,
-    /// What its devices should hold and how jobs run.
+    /// What its devices should hold.
     pub policy: FleetPolicy,
+    /// How its Rotations go, those that say nothing else; devices that come back after a Rotation are served by it.
+    pub strategy: Arc<Strategy>,
+    /// Its windows.
+    pub calendar: Arc<Calendar>,
     /// The present issuer.
     pub issuer: IssuerEntry,
     /// Subject and SANs of its devices.
@@ -82,16 +89,7 @@ pub struct FleetEntry {
     pub bundle: Fingerprint,
 }
 
-/// How a person or a schedule controls a rotation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RotationControl {
-    /// Starts jobs.
-    Running,
-    /// Starts none; those in flight go on.
-    Paused,
-}
-
-/// A Rotation under way (its members stand in the ledger).
+/// A Rotation under way (its members stand in the ledger), as last judged.
 pub struct RotationEntry {
     /// The object's uid, as in jobs.
     pub uid: String,
@@ -101,12 +99,18 @@ pub struct RotationEntry {
     pub fleet: FleetKey,
     /// Where the fleet moves, if it does.
     pub issuer: Option<IssuerEntry>,
-    /// Devices in flight at most.
-    pub max_in_flight: u32,
-    /// How its jobs run.
-    pub job: JobPolicy,
-    /// Whether jobs start.
-    pub control: RotationControl,
+    /// What it goes by.
+    pub strategy: Arc<Strategy>,
+    /// Its windows.
+    pub calendar: Arc<Calendar>,
+    /// Its waves.
+    pub plan: Plan,
+    /// How far it is.
+    pub run: Run,
+    /// Whether devices of the waves begun may be sent new jobs.
+    pub admits: bool,
+    /// Whether devices may be sent back.
+    pub reverts: bool,
 }
 
 /// The state of the connection to one broker, written by the engine and shown on the `Broker`.
@@ -132,6 +136,7 @@ pub struct Registry {
     brokers_changed: Notify,
     links_changed: Notify,
     work: Notify,
+    judge: Notify,
 }
 
 fn read<K: std::hash::Hash + Eq, V: Clone>(map: &RwLock<HashMap<K, V>>, key: &K) -> Option<V> {
@@ -225,9 +230,14 @@ impl Registry {
             .contains(uid)
     }
 
-    /// Every rotation under way.
-    pub fn rotations(&self) -> Vec<Arc<RotationEntry>> {
-        all(&self.rotations)
+    /// The rotation whose devices are served over this fleet: one that starts jobs before one that sends devices back, the
+    /// oldest first.
+    pub fn running(&self, fleet: &FleetKey) -> Option<Arc<RotationEntry>> {
+        let rotations = self.rotations.read().unwrap_or_else(PoisonError::into_inner);
+        let running = rotations
+            .values()
+            .filter(|entry| entry.fleet == *fleet && (entry.admits || entry.reverts));
+        running.min_by_key(|entry| (!entry.admits, &entry.uid)).cloned()
     }
 
     /// Sets a rotation, or removes one that has ended.
@@ -268,6 +278,16 @@ impl Registry {
     /// Tells the scheduler that there may be something to start.
     pub fn nudge(&self) {
         self.work.notify_one();
+    }
+
+    /// Asks for running rotations to be judged at once.
+    pub fn rejudge(&self) {
+        self.judge.notify_one();
+    }
+
+    /// Resolves when running rotations should be judged.
+    pub async fn judging(&self) {
+        self.judge.notified().await;
     }
 
     /// Resolves when there may be something to start.

@@ -24,19 +24,20 @@ pub(super) struct With {
 }
 
 impl Engine {
-    /// How this device's jobs run: as its Rotation says, else as its fleet says.
+    /// How this device's job runs: as its Rotation says, else as its fleet says.
     pub(super) fn policy(&self, device: &Device) -> JobPolicy {
-        let rotation = device
-            .job
-            .as_ref()
-            .and_then(|j| j.rotation.as_ref())
-            .and_then(|uid| self.registry.rotation(uid));
-        match rotation {
-            Some(rotation) => rotation.job.clone(),
+        let rotation = device.job.as_ref().and_then(|job| job.rotation.as_deref());
+        self.policy_of(device, rotation)
+    }
+
+    /// How a job of this device runs that belongs to `rotation`.
+    pub(super) fn policy_of(&self, device: &Device, rotation: Option<&str>) -> JobPolicy {
+        match rotation.and_then(|uid| self.registry.rotation(uid)) {
+            Some(rotation) => rotation.strategy.job.clone(),
             None => self
                 .registry
                 .fleet(&FleetKey::of(device))
-                .map_or_else(JobPolicy::default, |f| f.policy.job.clone()),
+                .map_or_else(JobPolicy::default, |fleet| fleet.strategy.job.clone()),
         }
     }
 
@@ -248,13 +249,21 @@ fn worth_writing(before: &Device, after: &Device) -> bool {
     !(fresh && same == *before)
 }
 
-/// How the device stands in its Rotation after this change.
+/// How the device stands in its Rotation after this change; `None` is as the job's state says.
 fn member(policy: &JobPolicy, job: &Job) -> Option<MemberOutcome> {
     job.rotation.as_ref()?;
-    // A trust job is the way to the leaf, not the end of it; a job that was cancelled is made again, the right way.
-    let on_the_way =
-        job.state == JobState::Cancelled || (matches!(job.kind, JobKind::Trust(_)) && job.state == JobState::Confirmed);
-    (on_the_way || step::will_retry(policy, job)).then_some(MemberOutcome::Planned)
+    let in_line = match (&job.kind, job.state) {
+        // It stands as one that is to be sent back, whatever becomes of the job.
+        (JobKind::Rollback, _) => false,
+        // Made again, the right way.
+        (_, JobState::Cancelled) => true,
+        // The way to the leaf, not the end of it.
+        (JobKind::Trust(_), JobState::Confirmed) => true,
+        // One that vanished counts as such until it accepts another job; see `try_again`.
+        (_, JobState::TimedOut) => false,
+        _ => step::will_retry(policy, job),
+    };
+    in_line.then_some(MemberOutcome::Planned)
 }
 
 /// A job's kind as a metric label.

@@ -2,7 +2,7 @@
 //! only then speaks.
 //!
 //! `link` keeps one connection to each broker, `inbox` turns messages into events, `act` carries decisions out,
-//! `enrol` answers claims, `schedule` starts jobs within their limits, `timers` enforces deadlines.
+//! `enrol` answers claims, `rollout` chooses who may start and `schedule` starts them, `timers` enforces deadlines.
 
 mod act;
 mod enrol;
@@ -10,6 +10,7 @@ mod inbox;
 mod issue;
 mod link;
 mod presence;
+mod rollout;
 mod schedule;
 mod timers;
 
@@ -42,6 +43,7 @@ pub struct Engine {
     presence: presence::Presence,
     links: link::Links,
     ready: schedule::Ready,
+    pace: rollout::Pace,
     deposed: tokio::sync::Notify,
 }
 
@@ -63,6 +65,7 @@ impl Engine {
             presence: presence::Presence::default(),
             links: link::Links::default(),
             ready: schedule::Ready::default(),
+            pace: rollout::Pace::default(),
             deposed: tokio::sync::Notify::new(),
         })
     }

@@ -157,6 +157,10 @@ pub enum Note {
     Retried(String),
     /// A person approved so many waves.
     Approved(u32),
+    /// A person wants nothing new to be sent.
+    Paused,
+    /// A person wants it to go on.
+    Continued,
     /// It is over.
     Ended(Ended),
 }
@@ -261,6 +265,7 @@ impl Judge<'_> {
         if self.seen.control.state == Wish::Aborted {
             return self.end(Ended::Aborted);
         }
+        self.heed_pause();
         self.approve();
         if let Some(verdict) = self.answered() {
             return verdict;
@@ -286,6 +291,14 @@ impl Judge<'_> {
             return (Phase::Paused, Some(Waiting::Gates(why.to_owned())));
         }
         self.advance()
+    }
+
+    fn heed_pause(&mut self) {
+        let paused = self.seen.control.state == Wish::Paused;
+        if paused != self.next.paused {
+            self.next.paused = paused;
+            self.notes.push(if paused { Note::Paused } else { Note::Continued });
+        }
     }
 
     /// Takes an approval, once; one for a plan that has changed since is not taken.
@@ -338,10 +351,10 @@ impl Judge<'_> {
         }
         if retries {
             retry_failed.clone_into(&mut self.next.retried);
-            self.next.written_off.clear();
             self.notes.push(Note::Retried(retry_failed.to_owned()));
-        } else if breached {
-            self.write_off();
+        }
+        if retries || breached {
+            self.write_off(!retries, breached);
         }
         if breached {
             self.actions.push(Action::ClearTemplate);
@@ -360,12 +373,16 @@ impl Judge<'_> {
         None
     }
 
-    fn write_off(&mut self) {
+    /// Writes off what happened so far: `failed` where those devices are not tried again, `lost` where that was the breach,
+    /// as nobody can put a device in line that is not there.
+    fn write_off(&mut self, failed: bool, lost: bool) {
         let begun = self.seen.waves.iter().take(self.next.wave as usize + 1);
+        let before = std::mem::take(&mut self.next.written_off);
         self.next.written_off = begun
-            .map(|counts| WrittenOff {
-                failed: counts.failures(),
-                lost: counts.vanished(),
+            .enumerate()
+            .map(|(wave, counts)| WrittenOff {
+                failed: if failed { counts.failures() } else { 0 },
+                lost: if lost { counts.vanished() } else { before.get(wave).map_or(0, |old| old.lost) },
             })
             .collect();
     }

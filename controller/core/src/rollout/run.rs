@@ -46,6 +46,8 @@ pub struct Run {
     pub resumed: String,
     /// The last `control.retryFailed` that was carried out.
     pub retried: String,
+    /// Whether a person's pause has been seen.
+    pub paused: bool,
     /// Devices online when the present wave began.
     pub online_before: Option<u32>,
     /// How it ended.

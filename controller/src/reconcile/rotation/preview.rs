@@ -1,0 +1,89 @@
+//! `mode: Preview`: what would happen, and nothing else.
+
+use certwave_core::rollout::plan::PlanError;
+use certwave_core::rollout::run::{Run, WaveCounts};
+use certwave_crds::{FailureExample, PlanStatus, Rotation, RotationPhase};
+use kube::runtime::controller::Action;
+
+use super::super::error::Result;
+use super::super::time::{now_ms, now_s, time, time_ms};
+use super::view::Observed;
+use super::{MANAGER, Rotations, Stored, WAITING, draft, fit, invalid_plan, outlook, publish, scope, view};
+
+impl Rotations {
+    /// Plans over the fleet as it is now and shows the result; the ledger is only read.
+    pub(super) async fn preview(&self, object: &Rotation) -> Result<Action> {
+        let needs = match self.needs(object) {
+            Ok(needs) => needs,
+            Err(verdict) => return self.show(object, &Observed::waiting(verdict)).await,
+        };
+        let (strategy, calendar) = match self.strategy(object) {
+            Ok(found) => found,
+            Err(verdict) => return self.show(object, &Observed::waiting(verdict)).await,
+        };
+        let now = now_ms();
+        let scope = scope(object, &needs, &strategy, now);
+        let ledger = &*self.shared.ledger;
+        let drafted = draft::draft(ledger, &needs.fleet.key, now, &strategy, &scope, fit(object)).await?;
+        let draft = match drafted {
+            Ok(draft) => draft,
+            Err(error @ PlanError::Nobody) => {
+                let verdict = invalid_plan(&error);
+                self.show(object, &Observed::waiting(verdict)).await?;
+                return Ok(Action::requeue(WAITING));
+            }
+            Err(error) => return self.show(object, &Observed::waiting(invalid_plan(&error))).await,
+        };
+        let waves: Vec<_> = draft
+            .plan
+            .waves
+            .iter()
+            .map(|wave| WaveCounts {
+                members: wave.size,
+                planned: wave.size,
+                ..WaveCounts::default()
+            })
+            .collect();
+        let outlook = outlook::outlook(now, &strategy, &calendar, &Run::default(), &draft.ends, &waves, draft.without_window);
+        let plan = PlanStatus {
+            hash: Some(draft.plan.hash.clone()),
+            eta: outlook.eta.map(time_ms),
+            needed_per_minute: outlook.needed_per_minute.into(),
+            missed: outlook.missed.into(),
+            first_missed: outlook.first_missed.map(time),
+            windows: outlook.windows.clone(),
+            without_window: outlook.without_window.into(),
+        };
+        let run = Run::default();
+        let observed = Observed {
+            over: Some(RotationPhase::Previewed),
+            stored: Some(Stored {
+                plan: &draft.plan,
+                run: &run,
+            }),
+            waves: &waves,
+            outlook: Some(outlook),
+            preview: Some(plan),
+            ..Observed::default()
+        };
+        let mut status = view::status(object, &observed, now_s());
+        for wave in &mut status.waves {
+            wave.phase = certwave_crds::WavePhase::Pending;
+        }
+        // An emergency ends at its cutoff for whoever is not confirmed by then: their names come first.
+        status.examples = draft
+            .first
+            .iter()
+            .map(|device| FailureExample {
+                device_id: device.clone(),
+                code: "not-confirmed".to_owned(),
+                message: None,
+            })
+            .collect();
+        let api = self.shared.api(&needs.fleet.key.namespace);
+        if publish(&api, object, MANAGER, object.status.as_ref(), &status).await? {
+            self.shared.wrote("Rotation", "ok");
+        }
+        Ok(Action::await_change())
+    }
+}

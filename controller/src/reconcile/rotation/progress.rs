@@ -1,0 +1,342 @@
+//! One step of a Rotation that has begun: judged, stored, handed to the engine, shown.
+
+use std::sync::{Arc, PoisonError};
+
+use certwave_core::rollout::gate;
+use certwave_core::rollout::judge::{self, Action as Step, Gates as Said, Judgement, Note, Seen};
+use certwave_core::rollout::run::{Ended, WaveCounts};
+use certwave_core::rollout::strategy::Joiners;
+use certwave_core::rollout::window::Calendar;
+use certwave_crds::Rotation;
+use certwave_ledger::{AuditEntry, Retry, Revert, RotationOutcome, RunWrite, StoredRotation, TemplateChange};
+use kube::runtime::controller::Action;
+
+use super::super::drive::name;
+use super::super::error::Result;
+use super::super::shared::Run as Running;
+use super::super::time::now_ms;
+use super::view::Observed;
+use super::{Needs, Rotations, automatic, draft, fleet_key, people, precedence, scope};
+use crate::gates::{Online, Subject};
+use crate::registry::RotationEntry;
+
+/// How often members are compared with the fleet's devices, milliseconds.
+const JOINING: i64 = 20_000;
+
+impl Rotations {
+    pub(super) async fn go_on(&self, object: &Rotation, uid: &str, mut stored: StoredRotation) -> Result<Action> {
+        let now = now_ms();
+        let own = name(object);
+        if let Some((_, outcome)) = stored.ended {
+            // A crash came between the end and its status.
+            self.stop(uid, &own);
+            stored.run.ended = Some(match outcome {
+                RotationOutcome::Succeeded => Ended::Complete,
+                RotationOutcome::Failed => Ended::Failed,
+                RotationOutcome::Cancelled => Ended::Aborted,
+            });
+        }
+        let needs = self.needs(object);
+        let fault = needs.as_ref().err().map(|verdict| verdict.message.clone());
+        let fault = fault.or_else(|| self.cut_off(needs.as_ref().ok()));
+        if let (Ok(needs), None) = (&needs, stored.run.ended) {
+            self.join(object, uid, &mut stored, needs, now).await?;
+        }
+        let waves = self.shared.ledger.wave_counts(uid).await?;
+        let verdicts = self.gates.verdicts(uid, &stored.record.strategy, &stored.run, now);
+        let online = self.online_now(&stored, fault.is_none(), now).await?;
+        let other = precedence::before(object, &self.store);
+        let seen = Seen {
+            waves: &waves,
+            control: people::control(object),
+            gates: if stored.record.strategy.gates.is_empty() { Said::Well } else { gate::together(&verdicts) },
+            fault: fault.as_deref(),
+            preempted_by: other.as_deref(),
+            online: online.unwrap_or(0),
+        };
+        let judgement = judge::judge(now, &stored.record.strategy, &stored.record.plan, &stored.run, &seen);
+        let acted = self.carry_out(object, uid, &stored, &judgement, now).await?;
+        let waves = if acted { self.shared.ledger.wave_counts(uid).await? } else { waves };
+        stored.run = judgement.run.clone();
+        self.teller.notes(object, &judgement.notes).await;
+        self.hand_over(object, uid, &stored, needs.ok(), &judgement)?;
+        if fault.is_none() && judgement.run.ended.is_none() {
+            self.ask_gates(object, uid, &stored, &waves, online, now);
+        }
+        self.show_progress(object, uid, &stored, &waves, &judgement, now).await
+    }
+
+    /// Why devices cannot be reached, by a fault of ours.
+    fn cut_off(&self, needs: Option<&Needs>) -> Option<String> {
+        let broker = &needs?.fleet.broker;
+        let link = self.shared.registry.link(broker);
+        (!link.connected).then(|| {
+            let why = link.error.unwrap_or_else(|| "it has not answered yet".to_owned());
+            format!("there is no connection to the broker {broker}: {why}")
+        })
+    }
+
+    async fn online_now(&self, stored: &StoredRotation, reachable: bool, now: i64) -> Result<Option<u32>> {
+        let due = reachable && self.outlooks.count_online(&stored.record.uid, now);
+        if !due {
+            return Ok(self.outlooks.online(&stored.record.uid));
+        }
+        let online = self.online(&stored.record.strategy, &stored.record.fleet).await?;
+        self.outlooks.set_online(&stored.record.uid, online, now);
+        Ok(online)
+    }
+
+    /// Devices that have come to the fleet, and members whose certificates have ended while they waited.
+    async fn join(
+        &self,
+        object: &Rotation,
+        uid: &str,
+        stored: &mut StoredRotation,
+        needs: &Needs,
+        now: i64,
+    ) -> Result<()> {
+        {
+            let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = joined.entry(uid.to_owned()).or_insert(stored.record.started);
+            if now >= *last && now - *last < JOINING {
+                return Ok(());
+            }
+            *last = now;
+        }
+        let (ledger, epoch) = (&*self.shared.ledger, self.shared.epoch);
+        ledger.skip_expired(epoch, uid, now).await?;
+        let strategy = &stored.record.strategy;
+        if strategy.joiners == Joiners::Ignore {
+            return Ok(());
+        }
+        let mut scope = scope(object, needs, strategy, now);
+        if !automatic::made(object) && scope.not_of.is_none() {
+            // What was proven since it began is new enough.
+            scope.confirmed_before = Some(stored.record.started);
+        }
+        let Some(draft) = draft::joiners(ledger, uid, now, strategy, &stored.record.plan, &scope).await? else {
+            return Ok(());
+        };
+        let mut write = RunWrite::of(stored.run.clone());
+        write.plan = Some(draft.plan.clone());
+        write.join = draft.members;
+        ledger.write_run(epoch, uid, now, write).await?;
+        stored.record.plan = draft.plan;
+        Ok(())
+    }
+
+    /// Stores what was decided, in one transaction. Answers whether members may have changed.
+    async fn carry_out(
+        &self,
+        object: &Rotation,
+        uid: &str,
+        stored: &StoredRotation,
+        judgement: &Judgement,
+        now: i64,
+    ) -> Result<bool> {
+        if judgement.run == stored.run && judgement.actions.is_empty() || stored.ended.is_some() {
+            return Ok(false);
+        }
+        let strategy = &stored.record.strategy;
+        let mut write = RunWrite::of(judgement.run.clone());
+        for action in &judgement.actions {
+            match action {
+                Step::Retry { through_wave, failed } => {
+                    write.retry = Some(Retry {
+                        through_wave: *through_wave,
+                        failed: *failed,
+                        reverted: true,
+                    });
+                }
+                Step::Revert { wave } => {
+                    write.revert = Some(Revert {
+                        from_wave: *wave,
+                        through_wave: *wave,
+                        min_not_after_s: now.saturating_add(strategy.rollback_min_remaining).div_euclid(1000),
+                        confirmed_after: now.saturating_sub(strategy.grace),
+                    });
+                }
+                Step::Substitute { wave } => write.substitute = Some(*wave),
+                Step::BlockTemplate => {
+                    write.template = self
+                        .template_of(&fleet_key(object))
+                        .map(|template| TemplateChange::Block { template });
+                }
+                Step::ClearTemplate => write.template = Some(TemplateChange::Clear),
+            }
+        }
+        write.end = judgement.run.ended.map(|ended| match ended {
+            Ended::Complete => RotationOutcome::Succeeded,
+            Ended::Failed => RotationOutcome::Failed,
+            Ended::Aborted => RotationOutcome::Cancelled,
+        });
+        write.audit = judgement.notes.iter().map(|note| audit(object, note, now)).collect();
+        self.shared.ledger.write_run(self.shared.epoch, uid, now, write).await?;
+        Ok(true)
+    }
+
+    /// What an automatic Rotation of this fleet would issue by.
+    fn template_of(&self, fleet: &certwave_ledger::FleetKey) -> Option<String> {
+        let key = kube::runtime::reflector::ObjectRef::new(&fleet.name).within(&fleet.namespace);
+        let object = self.fleets.get(&key)?;
+        Some(automatic::template(&object))
+    }
+
+    fn hand_over(
+        &self,
+        object: &Rotation,
+        uid: &str,
+        stored: &StoredRotation,
+        needs: Option<Needs>,
+        judgement: &Judgement,
+    ) -> Result<()> {
+        let (own, registry) = (name(object), &self.shared.registry);
+        if judgement.run.ended.is_some() {
+            self.stop(uid, &own);
+            return Ok(());
+        }
+        let Some(Needs { fleet, issuer }) = needs else {
+            registry.set_waiting(uid, true);
+            registry.set_rotation(uid.to_owned(), None);
+            return Ok(());
+        };
+        let (issuer, anchor) = issuer.unzip();
+        // No leaf of the new CA before its anchor is in the fleet's bundle, which the fleet's reconciler sees to next.
+        let trusted = anchor
+            .as_ref()
+            .is_none_or(|anchor| fleet.anchors.iter().any(|der| der.0 == *anchor));
+        self.shared.rotations.set(
+            &own,
+            Some(Running {
+                fleet: fleet.key.clone(),
+                anchor,
+            }),
+        );
+        let before = registry.rotation(uid);
+        let calendar = match &before {
+            Some(entry) => Arc::clone(&entry.calendar),
+            None => Arc::new(
+                Calendar::compile(&stored.record.strategy.windows)
+                    .map_err(|error| super::super::error::Error::Strategy(error.to_string()))?,
+            ),
+        };
+        let strategy = match &before {
+            Some(entry) => Arc::clone(&entry.strategy),
+            None => Arc::new(stored.record.strategy.clone()),
+        };
+        let entry = RotationEntry {
+            uid: uid.to_owned(),
+            object: own,
+            fleet: fleet.key.clone(),
+            issuer,
+            strategy,
+            calendar,
+            plan: stored.record.plan.clone(),
+            run: judgement.run.clone(),
+            admits: judgement.admits && trusted,
+            reverts: judgement.reverts,
+        };
+        let same = before.is_some_and(|old| {
+            let key = |e: &RotationEntry| e.issuer.as_ref().map(|issuer| issuer.ca.certificate_der().clone());
+            (old.admits, old.reverts, &old.run, &old.plan) == (entry.admits, entry.reverts, &entry.run, &entry.plan)
+                && key(&old) == key(&entry)
+        });
+        if !same {
+            registry.set_rotation(uid.to_owned(), Some(entry));
+        }
+        registry.set_waiting(uid, false);
+        Ok(())
+    }
+
+    fn ask_gates(
+        &self,
+        object: &Rotation,
+        uid: &str,
+        stored: &StoredRotation,
+        waves: &[WaveCounts],
+        online: Option<u32>,
+        now: i64,
+    ) {
+        let wave = stored.run.wave;
+        let own = name(object);
+        let subject = Subject {
+            namespace: own.namespace,
+            rotation: own.name,
+            fleet: object.spec.fleet_ref.name.clone(),
+            wave,
+            wave_name: stored.record.plan.waves.get(wave as usize).map(|w| w.name.clone()).unwrap_or_default(),
+            counts: waves.get(wave as usize).copied().unwrap_or_default(),
+        };
+        let online = Online {
+            before: stored.run.online_before,
+            now: online.unwrap_or(0),
+        };
+        self.gates.ask(uid, &stored.record.strategy, &subject, online, now);
+    }
+
+    async fn show_progress(
+        &self,
+        object: &Rotation,
+        uid: &str,
+        stored: &StoredRotation,
+        waves: &[WaveCounts],
+        judgement: &Judgement,
+        now: i64,
+    ) -> Result<Action> {
+        let ledger = &*self.shared.ledger;
+        let wrong = waves.iter().any(|w| w.failures() + w.vanished() + w.unreverted > 0);
+        let examples = if wrong { ledger.rotation_examples(uid, super::EXAMPLES * 2).await? } else { Vec::new() };
+        let outlook = if judgement.run.ended.is_none() {
+            self.outlooks.of(ledger, stored, waves, now).await?
+        } else {
+            None
+        };
+        self.teller.counts(object, stored, waves, outlook.as_ref());
+        let observed = Observed {
+            judgement: Some(judgement),
+            stored: Some(super::Stored {
+                plan: &stored.record.plan,
+                run: &judgement.run,
+            }),
+            waves,
+            examples: &examples,
+            outlook,
+            ..Observed::default()
+        };
+        self.show(object, &observed).await
+    }
+}
+
+/// One line of the audit for what happened, with who asked for it.
+fn audit(object: &Rotation, note: &Note, now: i64) -> AuditEntry {
+    let (who, what, detail) = match note {
+        Note::WaveBegan(wave) => ("controller".to_owned(), "wave-began", format!("wave {}", wave + 1)),
+        Note::Breached(breach) => {
+            let detail = format!("wave {}: {}", breach.wave + 1, breach.detail);
+            ("controller".to_owned(), "rotation-breached", detail)
+        }
+        Note::RolledBack(wave) => ("controller".to_owned(), "wave-rolled-back", format!("wave {}", wave + 1)),
+        Note::Resumed(word) => (people::who(object, "resume"), "rotation-resumed", word.clone()),
+        Note::Retried(word) => (people::who(object, "retryFailed"), "rotation-retried", word.clone()),
+        Note::Approved(waves) => (
+            people::who(object, "approval"),
+            "wave-approved",
+            format!("through wave {waves}"),
+        ),
+        Note::Paused => (people::who(object, "state"), "rotation-paused", String::new()),
+        Note::Continued => (people::who(object, "state"), "rotation-continued", String::new()),
+        Note::Ended(Ended::Aborted) => (people::who(object, "state"), "rotation-aborted", String::new()),
+        Note::Ended(Ended::Complete) => ("controller".to_owned(), "rotation-complete", String::new()),
+        Note::Ended(Ended::Failed) => ("controller".to_owned(), "rotation-failed", String::new()),
+    };
+    let own = name(object);
+    AuditEntry {
+        at: now,
+        who,
+        what: what.to_owned(),
+        identity: None,
+        job: None,
+        detail: Some(format!("{}/{} {detail}", own.namespace, own.name).trim_end().to_owned()),
+    }
+}
+
