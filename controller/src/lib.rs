@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod engine;
+pub mod gates;
 pub mod http;
 pub mod metrics;
 pub mod notice;

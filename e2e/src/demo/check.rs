@@ -58,13 +58,15 @@ pub(super) async fn all(
         match stayed.iter().find(|(stayed, _)| *stayed == id) {
             Some((_, reason)) => {
                 outcome.rolled_back += 1;
-                screen.say(&format!(
-                    "   {id} {what} ({reason}): on its old certificate, and connects"
-                ));
+                screen.say(&format!("   {id} {what:<32} {reason}"));
             }
             None => screen.say(&format!("   {id} {what}, and yet has another certificate")),
         }
     }
+    screen.say(&format!(
+        "   {} got in again with the certificate that they had before",
+        stayed.len()
+    ));
     Ok(outcome)
 }
 

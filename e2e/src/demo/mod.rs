@@ -5,18 +5,19 @@ mod check;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use certwave_crds::RotationPhase;
+use certwave_crds::{DeviceState, RotationPhase};
+use serde_json::json;
 
 use crate::screen::Screen;
-use crate::stack::{Fault, FleetOptions, Simulation, Stack};
+use crate::stack::{Fault, FleetOptions, Simulation, Stack, objects};
 use crate::tally::{Certificates, Tally, certificates};
 use crate::tools;
 
 /// The faults that the demo plays, one device each.
 const FAULTS: [(Fault, &str); 3] = [
     (Fault::Rejects, "refused the job"),
-    (Fault::IsRefused, "was not let in with the new certificate"),
-    (Fault::ReachesNobody, "reached nobody with the new certificate"),
+    (Fault::IsRefused, "was not let in with the new one"),
+    (Fault::ReachesNobody, "reached nobody with the new one"),
 ];
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const ROTATION: &str = "demo";
@@ -40,12 +41,13 @@ impl Options {
         let devices = match set("DEVICES") {
             Some(number) => number
                 .parse()
-                .with_context(|| format!("DEVICES={number} is no number"))?,
+                .ok()
+                .filter(|number| (4..=99_999).contains(number))
+                .with_context(|| {
+                    format!("DEVICES={number}: it takes a number from 4 to 99999, as three devices fail")
+                })?,
             None => 100,
         };
-        if !(4..=99_999).contains(&devices) {
-            bail!("DEVICES={devices}: 4 to 99999, as three of them fail");
-        }
         Ok(Self {
             devices,
             keep: set("KEEP").is_some_and(|value| value != "0"),
@@ -141,8 +143,8 @@ async fn enrol(stack: &mut Stack, screen: &mut Screen, devices: usize) -> Result
         stack.check_running()?;
         let objects = stack.devices().await?;
         let tally = Tally::of(&objects, &none);
-        screen.show(&tally, "enrolled", start.elapsed());
-        let active = tally.states.get("Active").copied().unwrap_or_default();
+        screen.show(&tally, "enrolled");
+        let active = tally.count(DeviceState::Active);
         if active == devices {
             return Ok(certificates(&objects));
         }
@@ -161,7 +163,7 @@ async fn rotate(stack: &mut Stack, screen: &mut Screen, first: &Certificates) ->
     loop {
         stack.check_running()?;
         let tally = Tally::of(&stack.devices().await?, first);
-        screen.show(&tally, "rotated", start.elapsed());
+        screen.show(&tally, "rotated");
         let phase = stack.rotation(ROTATION).await?.status.and_then(|status| status.phase);
         // Three devices fail, so a good run ends as Failed, when the last of them is back.
         if matches!(phase, Some(RotationPhase::Complete | RotationPhase::Failed)) {
@@ -184,15 +186,31 @@ fn patience(devices: usize) -> Duration {
 
 async fn keep(screen: &mut Screen, stack: &Stack) -> Result<()> {
     let namespace = stack.namespace();
+    // In the harness's own copy of a kubeconfig, so that the commands below stay short.
+    stack
+        .api
+        .kubectl(["config", "set-context", "--current", "--namespace", namespace])?;
+    let again = stack.directory().join("again.json");
+    let mut rotation = objects::rotation(namespace, ROTATION);
+    rotation["metadata"] = json!({ "generateName": "again-" });
+    std::fs::write(&again, rotation.to_string())?;
+    // A kubectl that was built with the API server is not on the search path.
+    let path = match (tools::find("kubectl"), tools::kubectl()?.parent()) {
+        (None, Some(directory)) => format!("export PATH=$PATH:{}\n  ", directory.display()),
+        _ => String::new(),
+    };
     screen.say(&format!(
-        "KEEP: everything runs on until Ctrl-C. In another terminal:\n  \
-         export KUBECONFIG={}\n  \
-         kubectl -n {namespace} get certwave\n  \
-         kubectl -n {namespace} get devcert -o wide\n  \
-         kubectl -n {namespace} describe rot {ROTATION}\n  \
-         kubectl explain fleet.spec.rotation\n\
-         files of the devices, and logs: {}",
+        "KEEP: all runs on until Ctrl-C. To look around, in another terminal:\n  \
+         {path}export KUBECONFIG={}\n  \
+         kubectl get certwave                 # everything\n  \
+         kubectl get devcert -o wide          # each device, and its last job\n  \
+         kubectl describe rot {ROTATION}            # the rotation, and whom it failed on\n  \
+         kubectl explain fleet.spec.rotation  # what can be set\n  \
+         kubectl create -f {}  # rotate again\n  \
+         kubectl get rot -w                   # and watch it\n\
+         Logs, and the devices' keys and certificates: {}",
         stack.api.kubeconfig().display(),
+        again.display(),
         stack.directory().display(),
     ));
     tokio::signal::ctrl_c().await?;

@@ -187,7 +187,12 @@ pub struct Judgement {
 }
 
 /// Which limit the waves begun exceed, if one does. The scheduler asks this too before it starts anything.
-pub fn breached(strategy: &Strategy, plan: &Plan, run: &Run, waves: &[WaveCounts]) -> Option<(u32, BreachCause, String)> {
+pub fn breached(
+    strategy: &Strategy,
+    plan: &Plan,
+    run: &Run,
+    waves: &[WaveCounts],
+) -> Option<(u32, BreachCause, String)> {
     let begun = strategy.waves.iter().zip(&plan.waves).zip(waves);
     for (number, ((wave, planned), counts)) in (0..=run.wave).zip(begun) {
         let forgiven = written_off(run, number);
@@ -199,7 +204,10 @@ pub fn breached(strategy: &Strategy, plan: &Plan, run: &Run, waves: &[WaveCounts
             return found(BreachCause::Failed, detail);
         }
         if lost > planned.max_lost {
-            let detail = format!("{lost} devices vanished after they accepted where {} may", planned.max_lost);
+            let detail = format!(
+                "{lost} devices vanished after they accepted where {} may",
+                planned.max_lost
+            );
             return found(BreachCause::Lost, detail);
         }
         let ended = counts.proven() + failed + lost;
@@ -382,7 +390,11 @@ impl Judge<'_> {
             .enumerate()
             .map(|(wave, counts)| WrittenOff {
                 failed: if failed { counts.failures() } else { 0 },
-                lost: if lost { counts.vanished() } else { before.get(wave).map_or(0, |old| old.lost) },
+                lost: if lost {
+                    counts.vanished()
+                } else {
+                    before.get(wave).map_or(0, |old| old.lost)
+                },
             })
             .collect();
     }

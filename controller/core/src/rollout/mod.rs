@@ -5,6 +5,11 @@
 //! and says what follows, [`forecast`](mod@forecast) says when it will be over and who would be too late. All of it is pure:
 //! the ledger holds [`run::Run`] and the members, the controller carries the actions out.
 
+pub mod admit;
+pub mod gate;
 pub mod judge;
+pub mod plan;
 pub mod run;
+pub mod select;
 pub mod strategy;
+pub mod window;

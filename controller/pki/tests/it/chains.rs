@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use webpki::{KeyUsage, anchor_from_trusted_cert};
 
 use crate::import::{BC, KU, openssl_ca};
-use crate::tools::{DAY, HOUR, NOW, device_csr, go_verify, openssl, write};
+use crate::tools::{NOW, a_day, device_csr, go_verify, openssl, write};
 
 const BASE: &str = "http://pki.example.com";
 
@@ -65,7 +65,6 @@ struct Case {
 
 impl Case {
     fn new(ca: KeyAlgorithm, leaf: KeyAlgorithm) -> Self {
-        let (root, sub) = pki(ca, ca);
         let spec = TemplateSpec {
             subject: vec![
                 (AttributeType::Organization, "Example Wasserwerke AG".into()),
@@ -81,19 +80,15 @@ impl Case {
         };
         let subject = LeafTemplate::parse(&spec).unwrap().render(&context).unwrap();
         let csr = device_csr(leaf);
-        let request = LeafRequest {
-            subject: &subject,
-            public_key: csr.public_key(),
-            usage: LeafUsage::Device,
-            validity: DAY,
-            backdate: HOUR,
-        };
-        let leaf = sub.issue(&request, NOW).unwrap();
+        Self::issue(pki(ca, ca), &a_day(&subject, csr.public_key(), LeafUsage::Device))
+    }
+
+    fn issue((root, sub): (CertificateAuthority, CertificateAuthority), request: &LeafRequest<'_>) -> Self {
         Self {
             dir: TempDir::new().unwrap(),
+            leaf: sub.issue(request, NOW).unwrap(),
             root,
             sub,
-            leaf,
         }
     }
 
@@ -146,22 +141,36 @@ impl Case {
         openssl(&args)
     }
 
-    fn go(&self, entries: &[Entry]) -> Result<String, String> {
-        go_verify(&[
+    fn leaf_file(&self) -> String {
+        self.file("leaf.pem", certificates_to_pem([&self.leaf.der]))
+    }
+
+    /// Go's verdict on the leaf when it is used so; `more` arguments for the verifier.
+    fn go(&self, usage: &str, more: &[&str]) -> Result<String, String> {
+        let time = NOW.to_string();
+        let root = self.file("root.pem", certificates_to_pem(self.root.root_der()));
+        let chain = self.file("chain.pem", certificates_to_pem(self.sub.issuing_chain()));
+        let leaf = self.leaf_file();
+        let chain = [
             "chain",
             "-usage",
-            "client",
+            usage,
             "-time",
-            &NOW.to_string(),
+            &time,
             "-root",
-            &self.file("root.pem", certificates_to_pem(self.root.root_der())),
+            &root,
             "-intermediates",
-            &self.file("chain.pem", certificates_to_pem(self.sub.issuing_chain())),
+            &chain,
             "-leaf",
-            &self.file("leaf.pem", certificates_to_pem([&self.leaf.der])),
-            "-crl",
-            &self.file("crl.der", crl_of(&self.sub, &self.leaf.partition, entries)),
-        ])
+            &leaf,
+        ];
+        go_verify(&[&chain[..], more].concat())
+    }
+
+    /// The same, of a client, with the CRL of the leaf's partition.
+    fn go_crl(&self, entries: &[Entry]) -> Result<String, String> {
+        let crl = self.file("crl.der", crl_of(&self.sub, &self.leaf.partition, entries));
+        self.go("client", &["-crl", &crl])
     }
 
     fn webpki(&self, usage: KeyUsage, entries: &[Entry]) -> Result<(), webpki::Error> {
@@ -203,7 +212,7 @@ fn every_algorithm_is_accepted_by_openssl_webpki_go_and_zlint() {
     for case in cases() {
         let ca = case.sub.algorithm();
         case.openssl(&[]).unwrap_or_else(|e| panic!("{ca}: {e}"));
-        case.go(&[]).unwrap_or_else(|e| panic!("{ca}: {e}"));
+        case.go_crl(&[]).unwrap_or_else(|e| panic!("{ca}: {e}"));
         case.webpki(KeyUsage::client_auth(), &[])
             .unwrap_or_else(|e| panic!("{ca}: {e}"));
         let pems = [case.root.certificate_der(), case.sub.certificate_der(), &case.leaf.der];
@@ -230,7 +239,7 @@ fn a_revoked_serial_is_refused_by_openssl_webpki_and_go() {
     };
     let entries = [entry];
     assert!(case.openssl(&entries).unwrap_err().contains("certificate revoked"));
-    assert!(case.go(&entries).unwrap_err().contains("revoked"));
+    assert!(case.go_crl(&entries).unwrap_err().contains("revoked"));
     assert_eq!(
         case.webpki(KeyUsage::client_auth(), &entries),
         Err(webpki::Error::CertRevoked)
@@ -263,86 +272,36 @@ fn an_empty_crl_has_a_critical_idp_and_no_list() {
 
 #[test]
 fn a_servers_certificate_is_accepted_for_its_name_only() {
-    let (root, sub) = pki(KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP256);
     for algorithm in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::Rsa2048] {
         let key = PrivateKey::generate(algorithm).unwrap();
         let sans = vec![San::dns("mqtt.example.com").unwrap(), San::ip([127, 0, 0, 1].into())];
         let subject = LeafSubject::server("mqtt.example.com", sans).unwrap();
-        let request = LeafRequest {
-            subject: &subject,
-            public_key: key.public_key(),
-            usage: LeafUsage::Server,
-            validity: DAY,
-            backdate: HOUR,
-        };
-        let leaf = sub.issue(&request, NOW).unwrap();
-        let dir = TempDir::new().unwrap();
-        let leaf_pem = write(dir.path(), "leaf.pem", certificates_to_pem([&leaf.der]));
-        let root_pem = write(dir.path(), "root.pem", certificates_to_pem(root.root_der()));
-        let chain = write(dir.path(), "chain.pem", certificates_to_pem(sub.issuing_chain()));
-        let verify = |name: &str| {
-            let time = NOW.to_string();
-            go_verify(&[
-                "chain",
-                "-usage",
-                "server",
-                "-time",
-                &time,
-                "-name",
-                name,
-                "-root",
-                &root_pem,
-                "-intermediates",
-                &chain,
-                "-leaf",
-                &leaf_pem,
-            ])
-        };
+        let case = Case::issue(
+            pki(KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP256),
+            &a_day(&subject, key.public_key(), LeafUsage::Server),
+        );
+        let verify = |name| case.go("server", &["-name", name]);
         verify("mqtt.example.com").unwrap();
         verify("127.0.0.1").unwrap();
         assert!(verify("other.example.com").is_err());
-        go_verify(&["lint", &leaf_pem]).unwrap();
-        let text = openssl(&["x509", "-in", &leaf_pem, "-noout", "-text"]).unwrap();
+        let leaf = case.leaf_file();
+        go_verify(&["lint", &leaf]).unwrap();
+        let text = openssl(&["x509", "-in", &leaf, "-noout", "-text"]).unwrap();
         assert_eq!(text.contains("Key Encipherment"), algorithm.is_rsa(), "{text}");
     }
 }
 
 #[test]
 fn a_control_certificate_has_its_own_usage_and_no_other() {
-    let (root, sub) = pki(KeyAlgorithm::EcdsaP256, KeyAlgorithm::Ed25519);
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
     let subject = LeafSubject::common_name("~control.main").unwrap();
-    let request = LeafRequest {
-        subject: &subject,
-        public_key: key.public_key(),
-        usage: LeafUsage::Control,
-        validity: DAY,
-        backdate: HOUR,
-    };
-    let leaf = sub.issue(&request, NOW).unwrap();
-    let dir = TempDir::new().unwrap();
-    let leaf_pem = write(dir.path(), "leaf.pem", certificates_to_pem([&leaf.der]));
-    let root_pem = write(dir.path(), "root.pem", certificates_to_pem(root.root_der()));
-    let chain = write(dir.path(), "chain.pem", certificates_to_pem(sub.issuing_chain()));
-    let time = NOW.to_string();
-    let verify = |usage: &str| {
-        go_verify(&[
-            "chain",
-            "-usage",
-            usage,
-            "-time",
-            &time,
-            "-root",
-            &root_pem,
-            "-intermediates",
-            &chain,
-            "-leaf",
-            &leaf_pem,
-        ])
-    };
-    verify(CONTROL_EKU).unwrap();
-    assert!(verify("client").is_err());
-    go_verify(&["lint", &leaf_pem]).unwrap();
+    let case = Case::issue(
+        pki(KeyAlgorithm::EcdsaP256, KeyAlgorithm::Ed25519),
+        &a_day(&subject, key.public_key(), LeafUsage::Control),
+    );
+    case.go(CONTROL_EKU, &[]).unwrap();
+    assert!(case.go("client", &[]).is_err());
+    go_verify(&["lint", &case.leaf_file()]).unwrap();
 }
 
 #[test]

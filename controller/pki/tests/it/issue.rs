@@ -7,7 +7,7 @@ use certwave_pki::{
     LeafSubject, LeafUsage, PrivateKey, Publication, create_leaf_csr, parse_certificate_info, partition_of,
 };
 
-use crate::tools::{DAY, HOUR, NOW, device_csr, issue, root};
+use crate::tools::{DAY, NOW, a_day, device_csr, issue, root};
 
 #[test]
 fn what_is_recorded_is_what_the_certificate_says() {
@@ -60,11 +60,8 @@ fn backdating_does_not_reach_before_the_ca() {
     let csr = device_csr(KeyAlgorithm::EcdsaP256);
     let subject = LeafSubject::common_name("pump-17").unwrap();
     let request = LeafRequest {
-        subject: &subject,
-        public_key: csr.public_key(),
-        usage: LeafUsage::Device,
-        validity: DAY,
         backdate: 30 * DAY,
+        ..a_day(&subject, csr.public_key(), LeafUsage::Device)
     };
     assert_eq!(ca.issue(&request, NOW).unwrap().not_before, ca.not_before());
     let too_early = ca.not_before() - 1;
@@ -104,14 +101,7 @@ fn names_of_the_system_and_of_devices_do_not_mix() {
     let csr = device_csr(KeyAlgorithm::EcdsaP256);
     let attempt = |name: &str, usage| {
         let subject = LeafSubject::common_name(name).unwrap();
-        let request = LeafRequest {
-            subject: &subject,
-            public_key: csr.public_key(),
-            usage,
-            validity: DAY,
-            backdate: HOUR,
-        };
-        ca.issue(&request, NOW)
+        ca.issue(&a_day(&subject, csr.public_key(), usage), NOW)
     };
     for (name, usage) in [
         ("~controller", LeafUsage::Device),
@@ -146,13 +136,7 @@ fn names_of_the_system_and_of_devices_do_not_mix() {
 fn the_cas_own_key_is_not_certified() {
     let ca = root(KeyAlgorithm::EcdsaP256);
     let subject = LeafSubject::common_name("pump-17").unwrap();
-    let request = LeafRequest {
-        subject: &subject,
-        public_key: ca.public_key(),
-        usage: LeafUsage::Device,
-        validity: DAY,
-        backdate: HOUR,
-    };
+    let request = a_day(&subject, ca.public_key(), LeafUsage::Device);
     assert_eq!(ca.issue(&request, NOW), Err(IssueError::KeyOfCa));
     assert_eq!(
         ca.sign_subordinate(ca.public_key(), &CaProfile::named("x"), NOW),

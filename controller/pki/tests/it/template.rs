@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use certwave_pki::{
-    AttributeType, KeyAlgorithm, LeafRequest, LeafSubject, LeafTemplate, LeafUsage, SanKind, TemplateContext,
-    TemplateError, TemplateSpec, parse_certificate_info,
+    AttributeType, KeyAlgorithm, LeafSubject, LeafTemplate, LeafUsage, SanKind, TemplateContext, TemplateError,
+    TemplateSpec, parse_certificate_info,
 };
 use proptest::prelude::*;
 
-use crate::tools::{DAY, HOUR, NOW, device_csr, root};
+use crate::tools::{NOW, a_day, device_csr, root};
 
 fn render(spec: &TemplateSpec, labels: &[(&str, &str)]) -> Result<LeafSubject, TemplateError> {
     let labels: BTreeMap<_, _> = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -43,13 +43,7 @@ fn placeholders_are_rendered_into_the_certificate() {
     );
     let subject = render(&spec, &[("site", "north")]).unwrap();
     let csr = device_csr(KeyAlgorithm::EcdsaP256);
-    let request = LeafRequest {
-        subject: &subject,
-        public_key: csr.public_key(),
-        usage: LeafUsage::Device,
-        validity: DAY,
-        backdate: HOUR,
-    };
+    let request = a_day(&subject, csr.public_key(), LeafUsage::Device);
     let issued = root(KeyAlgorithm::EcdsaP256).issue(&request, NOW).unwrap();
     let info = parse_certificate_info(&issued.der).unwrap();
     assert_eq!(info.subject, "CN=pump-17,OU={pumps} at north in plant-a");

@@ -9,7 +9,7 @@ use std::{
 
 use certwave_pki::{
     CaProfile, CertificateAuthority, Csr, CsrPolicy, Issued, KeyAlgorithm, LeafRequest, LeafSubject, LeafUsage,
-    PrivateKey, create_leaf_csr,
+    PrivateKey, SubjectPublicKey, create_leaf_csr,
 };
 
 /// 2026-09-21T14:13:20Z
@@ -29,15 +29,26 @@ pub(crate) fn device_csr(algorithm: KeyAlgorithm) -> Csr {
 
 pub(crate) fn issue(ca: &CertificateAuthority, csr: &Csr, validity: Duration) -> Issued {
     let subject = LeafSubject::common_name("pump-17").unwrap();
-    let usage = LeafUsage::Device;
     let request = LeafRequest {
-        subject: &subject,
-        public_key: csr.public_key(),
-        usage,
         validity,
-        backdate: HOUR,
+        ..a_day(&subject, csr.public_key(), LeafUsage::Device)
     };
     ca.issue(&request, NOW).unwrap()
+}
+
+/// A leaf for a day that reaches an hour back.
+pub(crate) const fn a_day<'a>(
+    subject: &'a LeafSubject,
+    public_key: &'a SubjectPublicKey,
+    usage: LeafUsage,
+) -> LeafRequest<'a> {
+    LeafRequest {
+        subject,
+        public_key,
+        usage,
+        validity: DAY,
+        backdate: HOUR,
+    }
 }
 
 /// Runs a program; its output is shown when it fails.

@@ -1,8 +1,9 @@
 //! Gates: somebody outside is asked whether all is well while a wave runs and soaks.
 //!
-//! [`due`] says when to ask, [`observe`] remembers what was said, [`verdict`] what follows from it. What the answers on the wire
-//! mean is in [`prometheus`], [`webhook`] and [`online`](mod@online). An answer that is not clearly a yes or a no is
-//! [`Answer::Unknown`]: it never lets a wave pass, and never counts as a failure of the devices.
+//! [`due`] says when to ask, [`observe`] remembers what was said, [`verdict`] what follows from it, [`together`] sums up
+//! several gates. What the answers on the wire mean is in [`prometheus`], [`webhook`] and [`online`](mod@online). An answer
+//! that is not clearly a yes or a no is [`Answer::Unknown`]: it never lets a wave pass, and never counts as a failure of the
+//! devices.
 
 pub mod online;
 pub mod prometheus;
@@ -13,6 +14,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
+use super::judge::Gates;
 use super::strategy::Gate;
 use crate::model::Millis;
 
@@ -31,6 +33,27 @@ pub enum Answer {
     Bad(String),
     /// No answer, or none that can be understood.
     Unknown(String),
+}
+
+impl Answer {
+    /// One of `well`, `bad` and `unknown`: the value of a metric's label.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Well(_) => "well",
+            Self::Bad(_) => "bad",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+
+    /// The same, with who said it before the words.
+    #[must_use]
+    pub fn by(self, who: &str) -> Self {
+        match self {
+            Self::Well(detail) => Self::Well(format!("{who}: {detail}")),
+            Self::Bad(detail) => Self::Bad(format!("{who}: {detail}")),
+            Self::Unknown(detail) => Self::Unknown(format!("{who}: {detail}")),
+        }
+    }
 }
 
 /// What is remembered of one gate's answers; a new wave begins with an empty one.
@@ -102,6 +125,22 @@ pub fn verdict(gate: &Gate, state: &GateState, since: Millis) -> Verdict {
         Verdict::Well
     } else {
         Verdict::Pending
+    }
+}
+
+/// What all gates of a wave say together: the worst of them, as [`judge`](mod@super::judge) takes it. No gates are well.
+pub fn together(verdicts: &[Verdict]) -> Gates<'_> {
+    let severity = |verdict: &&Verdict| match verdict {
+        Verdict::Well => 0,
+        Verdict::Pending => 1,
+        Verdict::Unknown(_) => 2,
+        Verdict::Bad(_) => 3,
+    };
+    match verdicts.iter().max_by_key(severity) {
+        None | Some(Verdict::Well) => Gates::Well,
+        Some(Verdict::Pending) => Gates::Pending,
+        Some(Verdict::Unknown(why)) => Gates::Unknown(why),
+        Some(Verdict::Bad(why)) => Gates::Bad(why),
     }
 }
 

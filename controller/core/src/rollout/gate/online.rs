@@ -16,7 +16,10 @@ pub fn answer(online: Online, min_percent: u8) -> Answer {
     let Some(before) = online.before else {
         return Answer::Unknown("nobody counted the devices online when the wave began".to_owned());
     };
-    let detail = format!("{} devices online, {before} before; at least {min_percent} % of that", online.now);
+    let detail = format!(
+        "{} devices online, {before} before; at least {min_percent} % of that",
+        online.now
+    );
     if u64::from(online.now) * 100 >= u64::from(before) * u64::from(min_percent) {
         Answer::Well(detail)
     } else {

@@ -1,18 +1,16 @@
 //! What an answer of Prometheus' HTTP API (`/api/v1/query`) means: exactly one sample is a value, all else is no answer.
 
-use std::borrow::Cow;
-
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::webhook::not_json;
 use super::{Answer, clip};
 
 #[derive(Deserialize)]
-struct Body<'a> {
-    status: Cow<'a, str>,
-    #[serde(borrow)]
-    data: Option<Data<'a>>,
+struct Body {
+    status: String,
+    data: Option<Data>,
     error: Option<String>,
     #[serde(default, rename = "errorType")]
     error_type: String,
@@ -21,11 +19,10 @@ struct Body<'a> {
 }
 
 #[derive(Deserialize)]
-struct Data<'a> {
+struct Data {
     #[serde(rename = "resultType")]
     kind: String,
-    #[serde(borrow)]
-    result: &'a RawValue,
+    result: Value,
 }
 
 /// One element of an instant vector. Native histograms have no `value`.
@@ -53,15 +50,16 @@ pub fn answer(status: u16, body: &[u8], above: Option<&str>, below: Option<&str>
 /// The one sample's value as Prometheus wrote it, or why there is none.
 fn value(status: u16, body: &[u8]) -> Result<String, String> {
     // Prometheus explains its refusals (400, 422, 503) in JSON too; a proxy before it does not.
-    let parsed: Result<Body<'_>, _> = serde_json::from_slice(body);
-    let body = match parsed {
+    let body = match serde_json::from_slice::<Body>(body) {
         Ok(body) if status == 200 || body.status == "error" => body,
         Err(error) if status == 200 => return Err(not_json(&error, "an answer of Prometheus")),
         _ => return Err(format!("answers with HTTP status {status}")),
     };
     if body.status != "success" || status != 200 {
         let (kind, text) = (body.error_type, body.error.unwrap_or_default());
-        return Err(format!("Prometheus refuses the query (HTTP status {status}): {kind}: {text}"));
+        return Err(format!(
+            "Prometheus refuses the query (HTTP status {status}): {kind}: {text}"
+        ));
     }
     if let Some(warning) = body.warnings.first() {
         return Err(format!("Prometheus warns that the result may be wrong: {warning}"));
@@ -74,18 +72,28 @@ fn value(status: u16, body: &[u8]) -> Result<String, String> {
             let count = elements.len();
             let mut elements = elements.into_iter();
             match (elements.next(), count) {
-                (Some(element), 1) => element.value.ok_or("the query's result is a histogram; one number is needed")?,
+                (Some(element), 1) => element
+                    .value
+                    .ok_or("the query's result is a histogram; one number is needed")?,
                 (None, _) => return Err("the query has no result; one is needed".to_owned()),
-                _ => return Err(format!("the query has {count} results; one is needed, so aggregate them")),
+                _ => {
+                    return Err(format!(
+                        "the query has {count} results; one is needed, so aggregate them"
+                    ));
+                }
             }
         }
-        kind => return Err(format!("the query's result is a {kind}; a scalar or a vector of one is needed")),
+        kind => {
+            return Err(format!(
+                "the query's result is a {kind}; a scalar or a vector of one is needed"
+            ));
+        }
     };
     Ok(sample.1)
 }
 
-fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, String> {
-    serde_json::from_str(raw.get()).map_err(|error| not_json(&error, "a result of Prometheus"))
+fn read<T: DeserializeOwned>(result: Value) -> Result<T, String> {
+    serde_json::from_value(result).map_err(|error| not_json(&error, "a result of Prometheus"))
 }
 
 struct Bounds {

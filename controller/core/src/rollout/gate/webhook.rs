@@ -1,6 +1,7 @@
 //! What a webhook's answer means: status 200 with `{"passed": true|false, "message": "…"}`, and nothing else is an answer.
 
 use serde::Deserialize;
+use serde_json::error::Category;
 
 use super::{Answer, clip};
 
@@ -29,9 +30,12 @@ pub fn answer(status: u16, body: &[u8]) -> Answer {
 
 /// Why JSON could not be read, without a word of what was read.
 pub(super) fn not_json(error: &serde_json::Error, wanted: &str) -> String {
-    let at = format!("line {}, column {}", error.line(), error.column());
     match error.classify() {
-        serde_json::error::Category::Data => format!("answers with JSON that is not {wanted} ({at})"),
-        _ => format!("answers with something that is not JSON ({at})"),
+        Category::Data => format!("answers with JSON that is not {wanted}"),
+        _ => format!(
+            "answers with something that is not JSON (line {}, column {})",
+            error.line(),
+            error.column()
+        ),
     }
 }
