@@ -21,6 +21,9 @@ pub enum Error {
         /// The cause's category.
         category: &'static str,
     },
+    /// A strategy in the ledger cannot be read any more.
+    #[error("the strategy in the ledger: {0}")]
+    Strategy(String),
     /// A watch has ended; it never should.
     #[error("the watch of {0} has ended")]
     Ended(&'static str),
@@ -45,6 +48,7 @@ impl Error {
             Self::Api(_) => "api",
             Self::Ledger(error) => error.category(),
             Self::Pki { category, .. } => category,
+            Self::Strategy(_) => "strategy",
             Self::Ended(_) => "watch-ended",
             Self::Panicked(_) => "panic",
         }

@@ -48,7 +48,7 @@ pub(super) struct Shared {
     pub(super) fleets: Directory<FleetHome>,
     /// Rotations that run.
     pub(super) rotations: Directory<Run>,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     dirty: Mutex<HashSet<FleetKey>>,
     fatal: watch::Sender<Option<LedgerError>>,
 }

@@ -165,7 +165,9 @@ fn entry(
         .chain(moving.iter().cloned())
         .collect();
     let bundle = Fingerprint::of_bundle(&anchors);
-    let rotation = &fleet.spec.rotation;
+    let strategy = strategy(fleet, None).map_err(|e| Verdict::no("InvalidStrategy", e.to_string()))?;
+    let calendar = Calendar::compile(&strategy.windows)
+        .map_err(|e| Verdict::no("InvalidStrategy", format!("spec.rotation.windows: {e}")))?;
     Ok(FleetEntry {
         key: key(own),
         uid: fleet.meta().uid.clone().unwrap_or_default(),
@@ -174,9 +176,9 @@ fn entry(
             renew_before: certificate.renew_before.as_millis(),
             issuer: issuer.entry.ca.key_id().to_string(),
             bundle,
-            max_in_flight: rotation.limits.max_in_flight.max(1).unsigned_abs(),
-            job: job_policy(&rotation.device),
         },
+        calendar: Arc::new(calendar),
+        strategy: Arc::new(strategy),
         issuer: issuer.entry.clone(),
         template,
         csr: CsrPolicy {
@@ -245,6 +247,7 @@ pub(super) fn same(a: &FleetEntry, b: &FleetEntry) -> bool {
     a.uid == b.uid
         && a.broker == b.broker
         && a.policy == b.policy
+        && a.strategy == b.strategy
         && a.template == b.template
         && a.csr == b.csr
         && a.validity == b.validity

@@ -363,6 +363,11 @@ fn scope(object: &Rotation, needs: &Needs, strategy: &Strategy, now: i64) -> Sco
     }
 }
 
+/// When a compromised CA is cut off, Unix seconds.
+fn cutoff(object: &Rotation) -> Option<i64> {
+    object.spec.cutoff.as_ref().map(|time| time.0.as_second())
+}
+
 /// An automatic Rotation takes the waves as far as the devices reach: nobody is there to mend its plan.
 fn fit(object: &Rotation) -> Fit {
     if automatic::made(object) { Fit::Shrink } else { Fit::Exact }

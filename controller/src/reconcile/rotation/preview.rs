@@ -2,13 +2,13 @@
 
 use certwave_core::rollout::plan::PlanError;
 use certwave_core::rollout::run::{Run, WaveCounts};
-use certwave_crds::{FailureExample, PlanStatus, Rotation, RotationPhase};
+use certwave_crds::{FailureExample, PlanStatus, Rotation, RotationPhase, RotationReason};
 use kube::runtime::controller::Action;
 
 use super::super::error::Result;
 use super::super::time::{now_ms, now_s, time, time_ms};
 use super::view::Observed;
-use super::{MANAGER, Rotations, Stored, WAITING, draft, fit, invalid_plan, outlook, publish, scope, view};
+use super::{MANAGER, Rotations, Stored, WAITING, cutoff, draft, fit, invalid_plan, outlook, publish, scope, view};
 
 impl Rotations {
     /// Plans over the fleet as it is now and shows the result; the ledger is only read.
@@ -44,7 +44,21 @@ impl Rotations {
                 ..WaveCounts::default()
             })
             .collect();
-        let outlook = outlook::outlook(now, &strategy, &calendar, &Run::default(), &draft.ends, &waves, draft.without_window);
+        let fleet = &needs.fleet.key;
+        let about = outlook::About {
+            strategy: &strategy,
+            calendar: &calendar,
+            plan: &draft.plan,
+            run: &Run::default(),
+            remaining: &draft.ends,
+            succeeded: 0,
+            counts: ledger.counts(fleet, now, now.saturating_sub(strategy.job.offline_after)).await?,
+            cutoff: cutoff(object),
+        };
+        let mut outlook = outlook::outlook(now, &about);
+        outlook.without_window = draft.without_window;
+        let late = (outlook.missed as usize).min(draft.first.len());
+        outlook.names = draft.first[..late.min(5)].to_vec();
         let plan = PlanStatus {
             hash: Some(draft.plan.hash.clone()),
             eta: outlook.eta.map(time_ms),
@@ -70,16 +84,18 @@ impl Rotations {
         for wave in &mut status.waves {
             wave.phase = certwave_crds::WavePhase::Pending;
         }
-        // An emergency ends at its cutoff for whoever is not confirmed by then: their names come first.
-        status.examples = draft
-            .first
-            .iter()
-            .map(|device| FailureExample {
-                device_id: device.clone(),
-                code: "not-confirmed".to_owned(),
-                message: None,
-            })
-            .collect();
+        if object.spec.reason == RotationReason::CaCompromise {
+            // Whoever sets a cutoff sees first whom it would cut off.
+            status.examples = draft
+                .first
+                .iter()
+                .map(|device| FailureExample {
+                    device_id: device.clone(),
+                    code: "not-confirmed".to_owned(),
+                    message: Some("has no certificate of the new CA yet".to_owned()),
+                })
+                .collect();
+        }
         let api = self.shared.api(&needs.fleet.key.namespace);
         if publish(&api, object, MANAGER, object.status.as_ref(), &status).await? {
             self.shared.wrote("Rotation", "ok");

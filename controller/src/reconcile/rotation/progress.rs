@@ -16,7 +16,7 @@ use super::super::error::Result;
 use super::super::shared::Run as Running;
 use super::super::time::now_ms;
 use super::view::Observed;
-use super::{Needs, Rotations, automatic, draft, fleet_key, people, precedence, scope};
+use super::{Needs, Rotations, automatic, cutoff, draft, fleet_key, people, precedence, scope};
 use crate::gates::{Online, Subject};
 use crate::registry::RotationEntry;
 
@@ -287,11 +287,11 @@ impl Rotations {
         let wrong = waves.iter().any(|w| w.failures() + w.vanished() + w.unreverted > 0);
         let examples = if wrong { ledger.rotation_examples(uid, super::EXAMPLES * 2).await? } else { Vec::new() };
         let outlook = if judgement.run.ended.is_none() {
-            self.outlooks.of(ledger, stored, waves, now).await?
+            self.outlooks.of(ledger, stored, waves, cutoff(object), now).await?
         } else {
             None
         };
-        self.teller.counts(object, stored, waves, outlook.as_ref());
+        self.teller.counts(stored, waves, outlook.as_ref());
         let observed = Observed {
             judgement: Some(judgement),
             stored: Some(super::Stored {

@@ -176,7 +176,9 @@ fn plan_status(observed: &Observed<'_>, before: Option<PlanStatus>) -> Option<Pl
         plan.missed = outlook.missed.into();
         plan.first_missed = outlook.first_missed.map(time);
         plan.windows.clone_from(&outlook.windows);
-        plan.without_window = outlook.without_window.into();
+        if outlook.without_window > 0 {
+            plan.without_window = outlook.without_window.into();
+        }
     }
     Some(plan)
 }
