@@ -1,8 +1,10 @@
 //! The operator: reconcilers that resolve custom resources, and the engine that drives devices through their jobs.
 //!
-//! [`reconcile`] is the one place that talks to Kubernetes, [`engine`] the one that talks to brokers, the ledger the one
-//! place where decisions are kept. [`registry`] and [`notice`] are what passes between the first two.
+//! [`reconcile`] is the one place that talks to Kubernetes (by the client of [`api`]), [`engine`] the one that talks to
+//! brokers, the ledger the one place where decisions are kept. [`registry`] and [`notice`] are what passes between the
+//! first two.
 
+pub mod api;
 pub mod command;
 pub mod engine;
 pub mod gates;

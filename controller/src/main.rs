@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use certwave_controller::engine::{Engine, now};
 use certwave_controller::metrics::Metrics;
 use certwave_controller::registry::Registry;
-use certwave_controller::{command, http, reconcile};
+use certwave_controller::{api, command, http, reconcile};
 use certwave_ledger::{Ledger, SqliteLedger};
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
@@ -93,9 +93,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
         SqliteLedger::open(&run.ledger)
             .with_context(|| format!("the ledger {} cannot be opened", run.ledger.display()))?,
     );
-    let client = kube::Client::try_default()
-        .await
-        .context("no Kubernetes API is configured")?;
+    let client = api::client(Arc::clone(&metrics)).await?;
     let listener = TcpListener::bind(run.http)
         .await
         .with_context(|| format!("cannot listen on {}", run.http))?;

@@ -21,7 +21,7 @@ pub struct Metrics {
     pub enrolments: IntCounterVec,
     /// Failed operations on the ledger, by category.
     pub ledger_errors: IntCounterVec,
-    /// Writes to the Kubernetes API, by kind and result (`ok` or an HTTP status class).
+    /// Writes to the Kubernetes API, by kind and result: `ok`, `409`, `429`, `4xx`, `5xx`, or `unanswered`.
     pub api_writes: IntCounterVec,
     /// 1 while connected to a broker, by broker id.
     pub broker_connected: IntGaugeVec,

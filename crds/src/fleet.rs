@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceLimits, Duration, KeyAlgorithm, Limits, LocalRef, OldCertificate, rules};
+use crate::{Duration, KeyAlgorithm, LocalRef, RotationStrategy, rules};
 
 /// Devices that share a CA, a broker, a certificate template and a strategy.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -199,21 +199,6 @@ pub struct Claim {
     pub csr: String,
 }
 
-/// How certificates are replaced.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RotationStrategy {
-    /// How many devices at once.
-    #[serde(default)]
-    pub limits: Limits,
-    /// Time and attempts that one device is given.
-    #[serde(default)]
-    pub device: DeviceLimits,
-    /// What becomes of the old certificate.
-    #[serde(default)]
-    pub old_certificate: OldCertificate,
-}
-
 /// What is known of a fleet.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Default, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -229,6 +214,10 @@ pub struct FleetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub current_rotation: Option<String>,
+    /// Name of the Rotation that ended last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub last_rotation: Option<String>,
     /// SHA-256 of the trust bundle that devices should hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -241,7 +230,7 @@ pub struct FleetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Conditions; Ready says whether devices are served.
+    /// Conditions; Ready says whether devices are served, DeadlineAtRisk whether certificates will end before their turn comes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -9,24 +9,32 @@
 mod authority;
 mod broker;
 mod common;
+mod decimal;
 mod device;
 mod duration;
 mod fleet;
+mod gate;
 mod generate;
 mod rotation;
+mod rotation_status;
 mod rules;
 mod schema;
 mod strategy;
+mod wave;
 
 pub use authority::*;
 pub use broker::*;
 pub use common::*;
+pub use decimal::Decimal;
 pub use device::*;
 pub use duration::{Duration, ParseDurationError};
 pub use fleet::*;
+pub use gate::*;
 pub use generate::{GENERATE_COMMAND, all, files, stale};
 pub use rotation::*;
+pub use rotation_status::*;
 pub use strategy::*;
+pub use wave::*;
 
 /// The API group of every kind.
 pub const GROUP: &str = "certwave.dev";

@@ -66,6 +66,24 @@ pub(crate) fn base_url() -> Rule {
     )
 }
 
+/// The base of an HTTP API that paths are appended to.
+pub(crate) fn http_base_url(field: &str) -> Rule {
+    matches(
+        "^https?://[^/?# ]+(/[^?# ]*)?$",
+        &format!(
+            "{field} must be http://host or https://host, with a port and a path where needed, without '?' or '#'"
+        ),
+    )
+}
+
+/// A URL as it is, perhaps with a query.
+pub(crate) fn http_url(field: &str) -> Rule {
+    matches(
+        "^https?://[^/?# ]+([/?][^# ]*)?$",
+        &format!("{field} must be a URL that begins with http:// or https://"),
+    )
+}
+
 /// The first part of MQTT topics.
 pub(crate) fn topic_prefix() -> Rule {
     matches(
@@ -97,6 +115,71 @@ pub(crate) fn name_templates(field: &str) -> Rule {
         "self.all(t, !t.replace('{deviceId}', '').replace('{fleet}', '').replace('{namespace}', '').matches('[{}]'))",
     )
     .message(format!("{field} may hold {{deviceId}}, {{fleet}} and {{namespace}}, and nothing else in braces").as_str())
+}
+
+/// A text that says something.
+pub(crate) fn not_blank(field: &str) -> Rule {
+    matches("[^ ]", &format!("{field} must not be empty"))
+}
+
+/// The key of a device's label.
+pub(crate) fn label_key(field: &str) -> Rule {
+    matches(
+        "^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$",
+        &format!("{field} must be the key of a device's label"),
+    )
+}
+
+/// Five fields, as cron has them; the controller checks what is in them.
+pub(crate) fn cron() -> Rule {
+    matches(
+        "^[0-9A-Za-z*,/#-]+( +[0-9A-Za-z*,/#-]+){4}$",
+        "cron must have five fields: minute, hour, day of month, month, day of week, such as 0 1 * * *",
+    )
+}
+
+/// What may be a name of an IANA time zone; the controller knows which there are.
+pub(crate) fn time_zone() -> Rule {
+    matches(
+        "^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$",
+        "timeZone must be an IANA name such as Europe/Berlin or UTC",
+    )
+}
+
+/// Shares of waves are cumulative.
+pub(crate) fn percent_rises() -> Rule {
+    let shares = "self.filter(w, has(w.percent))";
+    Rule::new(format!(
+        "{shares}.map(w, w.percent).isSorted() && {shares}.all(w, self.exists_one(v, has(v.percent) && v.percent == w.percent))"
+    ))
+    .message("percent must rise from wave to wave: it is cumulative, so each wave reaches further than the one before")
+}
+
+/// The last wave leaves nobody out.
+pub(crate) fn last_wave_is_the_rest() -> Rule {
+    let last = "self[self.size() - 1]";
+    Rule::new(format!(
+        "self.size() == 0 || (has({last}.percent) && {last}.percent == 100 && \
+         (!has({last}.selector) || !has({last}.selector.matchLabels) || {last}.selector.matchLabels.size() == 0))"
+    ))
+    .message("the last wave is the rest: it must have percent: 100 and no selector")
+}
+
+/// Who answers a compromise by going back restores what is compromised.
+pub(crate) fn never_back_to_what_is_compromised() -> Rule {
+    Rule::new(
+        "self.reason != 'CACompromise' || ((!has(self.defaults) || self.defaults.onBreach != 'Rollback') && \
+         (!has(self.waves) || self.waves.all(w, !has(w.onBreach) || w.onBreach != 'Rollback')))",
+    )
+    .message("onBreach cannot be Rollback with reason CACompromise: going back would restore what is compromised")
+}
+
+/// The hash of a plan, or nothing.
+pub(crate) fn plan_hash() -> Rule {
+    matches(
+        "^([0-9a-f]{64})?$",
+        "planHash must be the 64 hexadecimal digits of status.plan.hash",
+    )
 }
 
 /// A duration that is not nothing.

@@ -97,7 +97,7 @@ fn whatever_people_or_the_controller_write_is_bounded() {
         Some("object") if schema.get("additionalProperties").is_some() => {
             (!schema["maxProperties"].is_u64()).then_some("a map without maxProperties")
         }
-        Some("object" | "array" | "boolean") => None,
+        Some("object" | "array" | "boolean" | "number") => None,
         _ => Some("a schema without a type"),
     });
     assert_eq!(unbounded, [] as [&str; 0]);

@@ -131,6 +131,14 @@ async fn devices_enrol_and_rotate_and_those_with_faults_keep_a_credential_that_w
 /// An agent as a process, killed when it is dropped.
 struct Agent(std::process::Child);
 
+impl Agent {
+    fn run(config: &std::path::Path) -> Self {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_certwave-agent"));
+        command.arg("run").arg("--config").arg(config);
+        Self(command.stderr(std::process::Stdio::null()).spawn().unwrap())
+    }
+}
+
 impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -159,13 +167,7 @@ async fn the_agent_enrols_rotates_and_tells_the_technician() {
     std::fs::write(&config, toml).unwrap();
     assert!(!ask(&config, "doctor").0, "a device that never ran is not healthy");
 
-    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_certwave-agent"));
-    let run = run
-        .arg("run")
-        .arg("--config")
-        .arg(&config)
-        .stderr(std::process::Stdio::null());
-    let mut agent = Agent(run.spawn().unwrap());
+    let mut agent = Agent::run(&config);
     let deadline = Instant::now() + Duration::from_secs(40);
     loop {
         let (_, json) = ask(&config, "status");
@@ -186,13 +188,7 @@ async fn the_agent_enrols_rotates_and_tells_the_technician() {
     agent.0.kill().unwrap();
     agent.0.wait().unwrap();
     std::fs::write(state.join("journal.json"), b"{\"version\":1,").unwrap();
-    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_certwave-agent"));
-    let run = run
-        .arg("run")
-        .arg("--config")
-        .arg(&config)
-        .stderr(std::process::Stdio::null());
-    let _agent = Agent(run.spawn().unwrap());
+    let _agent = Agent::run(&config);
     let deadline = Instant::now() + Duration::from_secs(20);
     while !ask(&config, "doctor").0 {
         assert!(Instant::now() < deadline, "{}", ask(&config, "doctor").1);

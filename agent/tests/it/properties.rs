@@ -62,6 +62,33 @@ struct Run {
 }
 
 impl Run {
+    fn new(world: World) -> Self {
+        Self {
+            world,
+            controller: Controller::default(),
+            down: Vec::new(),
+        }
+    }
+
+    /// The next thing that happens where nothing goes wrong: of timers the one at `timer`. False where nothing can.
+    fn go_on(&mut self, timer: usize) -> bool {
+        let timers = &self.world.timers;
+        let timer = timers.iter().nth(timer % timers.len().max(1)).copied();
+        if self.world.connecting.is_some() {
+            self.world.network(true);
+        } else if !self.world.up.is_empty() {
+            self.hear();
+        } else if !self.down.is_empty() {
+            let message = self.down.remove(0);
+            self.world.down(message);
+        } else if let Some(timer) = timer {
+            self.world.fire(timer);
+        } else {
+            return false;
+        }
+        true
+    }
+
     fn hear(&mut self) {
         if let Some((body, _, about, session)) = self.world.up.pop_front() {
             self.down
@@ -117,22 +144,7 @@ impl Run {
             if self.controller.confirmed >= wanted {
                 return;
             }
-            if self.world.connecting.is_some() {
-                self.world.network(true);
-            } else if !self.world.up.is_empty() {
-                self.hear();
-            } else if !self.down.is_empty() {
-                let message = self.down.remove(0);
-                self.world.down(message);
-            } else if let Some(timer) = self
-                .world
-                .timers
-                .iter()
-                .nth(round % self.world.timers.len().max(1))
-                .copied()
-            {
-                self.world.fire(timer);
-            } else {
+            if !self.go_on(round) {
                 break;
             }
         }
@@ -153,7 +165,7 @@ proptest! {
         enrolled in any::<bool>(),
     ) {
         let world = if enrolled { World::enrolled() } else { World::new(true) };
-        let mut run = Run { world, controller: Controller::default(), down: Vec::new() };
+        let mut run = Run::new(world);
         if !enrolled {
             run.world.start();
         }
@@ -173,30 +185,18 @@ proptest! {
 #[test]
 fn power_cut_at_every_step_loses_nothing() {
     for after in 0..300 {
-        let world = World::new(true);
-        let mut run = Run {
-            world,
-            controller: Controller::default(),
-            down: Vec::new(),
-        };
+        let mut run = Run::new(World::new(true));
         run.world.power = Some(after);
         run.world.start();
         let mut rounds = 0;
         while run.controller.confirmed < 6 {
             rounds += 1;
             assert!(rounds < 2000, "stuck after a cut at {after}: {:?}", run.world.state);
-            if run.world.connecting.is_some() {
-                run.world.network(true);
-            } else if !run.world.up.is_empty() {
-                run.hear();
-            } else if !run.down.is_empty() {
-                let message = run.down.remove(0);
-                run.world.down(message);
-            } else if let Some(timer) = run.world.timers.first().copied() {
-                run.world.fire(timer);
-            } else {
-                panic!("nothing to do after a cut at {after}: {:?}", run.world.state);
-            }
+            assert!(
+                run.go_on(0),
+                "nothing to do after a cut at {after}: {:?}",
+                run.world.state
+            );
         }
     }
 }

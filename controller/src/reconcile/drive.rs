@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use certwave_core::model::ObjectRef as Name;
+use futures::channel::mpsc;
 use futures::{Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::Api;
@@ -24,9 +25,11 @@ use super::shared::Shared;
 /// Retries wait from this long, doubled each time,
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// up to this long.
-const LONGEST_RETRY: Duration = Duration::from_mins(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// Reconciles of one kind at the same time.
 const CONCURRENCY: u16 = 8;
+/// Deleted objects that wait to be forgotten at the same time.
+const FORGETTING: usize = 1024;
 
 /// A kind's reconciler.
 pub(super) trait Reconciler: Send + Sync + 'static {
@@ -120,6 +123,13 @@ pub(super) async fn run<R: Reconciler>(
             futures::stream::iter(objects.into_iter().map(|object| Ok(object.into())))
         })
     };
+    // By way of the queue, where it is noticed when there is such an object again.
+    let (unforgotten, to_forget) = mpsc::unbounded::<(Name, Duration)>();
+    let to_forget = to_forget.map(|(gone, wait)| async move {
+        tokio::time::sleep(wait).await;
+        Ok(ObjectRef::new(&gone.name).within(&gone.namespace).into())
+    });
+    let others = futures::stream::select(others, to_forget.buffer_unordered(FORGETTING));
     let queue = Box::pin(futures::stream::select(own, others));
     let retries = Arc::new(Retries::default());
     let context = Arc::new(Worker {
@@ -157,10 +167,14 @@ pub(super) async fn run<R: Reconciler>(
                     namespace: gone.namespace.clone().unwrap_or_default(),
                     name: gone.name.clone(),
                 };
-                retries.clear(&gone);
                 if let Err(error) = reconciler.forget(&gone).await {
                     shared.failed(R::KIND, &error);
-                    tracing::warn!(kind = R::KIND, %error, "cannot forget a deleted object");
+                    let wait = retries.next(gone.clone());
+                    tracing::warn!(kind = R::KIND, %error, ?wait, "cannot forget a deleted object; trying again");
+                    // The other end lives as long as `results`.
+                    let _ = unforgotten.unbounded_send((gone, wait));
+                } else {
+                    retries.clear(&gone);
                 }
             }
             Err(ControllerError::QueueError(error)) => {

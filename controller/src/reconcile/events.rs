@@ -143,10 +143,7 @@ impl Publisher {
             }
         }
         for reference in references {
-            let result = self.recorder.publish(&event, &reference).await;
-            self.shared
-                .wrote("Event", if result.is_ok() { "ok" } else { "refused" });
-            if let Err(error) = result {
+            if let Err(error) = self.recorder.publish(&event, &reference).await {
                 tracing::warn!(%error, "cannot publish an event");
             }
         }

@@ -19,6 +19,8 @@ const HOLDS_SECONDS: i32 = 15;
 const HOLDS: Duration = Duration::from_secs(15);
 /// How often the leader renews, and the others look.
 const PERIOD: Duration = Duration::from_secs(5);
+/// How soon a renewal that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Without a renewal for this long the leader steps down: before anyone else may take over.
 const GIVE_UP: Duration = Duration::from_secs(12);
 /// For one request; two of them fit between giving up and the last renewal.
@@ -90,20 +92,31 @@ impl Drop for Leadership {
 }
 
 async fn renew(candidate: Arc<Candidate>, gone: Arc<Notify>) {
-    let mut renewed = Instant::now();
-    while renewed.elapsed() < GIVE_UP {
-        tokio::time::sleep(PERIOD.min(GIVE_UP.saturating_sub(renewed.elapsed()))).await;
-        match candidate.extend().await {
-            Ok(true) => renewed = Instant::now(),
-            Ok(false) => {
+    let (mut renewed, mut wait) = (Instant::now(), PERIOD);
+    loop {
+        tokio::time::sleep(wait.min(GIVE_UP.saturating_sub(renewed.elapsed()))).await;
+        // Others count from the write, which may be long before its answer.
+        let asked = Instant::now();
+        let left = GIVE_UP.saturating_sub(renewed.elapsed());
+        wait = match tokio::time::timeout(left, candidate.extend()).await {
+            Ok(Ok(Extended::Renewed)) => {
+                renewed = asked;
+                PERIOD
+            }
+            Ok(Ok(Extended::Overtaken)) => AGAIN,
+            Ok(Ok(Extended::Taken)) => {
                 tracing::error!("another process has taken the lease");
                 break;
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 tracing::warn!(%error, "cannot renew the lease");
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                AGAIN
             }
-        }
+            Err(_) => {
+                tracing::error!("the lease could not be renewed in time");
+                break;
+            }
+        };
     }
     gone.notify_one();
 }
@@ -123,6 +136,17 @@ impl Seen {
             }
         }
     }
+}
+
+/// What came of a renewal.
+enum Extended {
+    /// The Lease holds anew.
+    Renewed,
+    /// It was written between reading and writing; by whom, the next look tells. It may have been this process: a renewal that
+    /// was given up as unanswered arrives late.
+    Overtaken,
+    /// Another process holds it.
+    Taken,
 }
 
 struct Candidate {
@@ -176,15 +200,20 @@ impl Candidate {
         self.replace(lease, self.spec(None, transitions)).await
     }
 
-    /// Renews the Lease; `false` when somebody else holds it.
-    async fn extend(&self) -> Result<bool, LeaseError> {
+    /// Renews the Lease, if this process still holds it.
+    async fn extend(&self) -> Result<Extended, LeaseError> {
         let lease = tokio::time::timeout(REQUEST, self.leases.get(&self.name)).await??;
         let spec = lease.spec.clone().unwrap_or_default();
         if spec.holder_identity.as_deref() != Some(&self.identity) {
-            return Ok(false);
+            return Ok(Extended::Taken);
         }
         let transitions = spec.lease_transitions.unwrap_or(0);
-        self.replace(lease, self.spec(spec.acquire_time, transitions)).await
+        let written = self.replace(lease, self.spec(spec.acquire_time, transitions)).await?;
+        Ok(if written {
+            Extended::Renewed
+        } else {
+            Extended::Overtaken
+        })
     }
 
     async fn release(&self) -> Result<(), LeaseError> {

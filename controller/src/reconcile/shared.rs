@@ -140,9 +140,9 @@ impl Shared {
         }
     }
 
-    /// Counts a write to the API server.
+    /// Says in the log that a status was written; [`crate::api`] counts all writes.
     pub(super) fn wrote(&self, kind: &str, result: &str) {
-        self.metrics.api_writes.with_label_values(&[kind, result]).inc();
+        tracing::trace!(epoch = self.epoch, kind, result, "wrote a status");
     }
 
     /// The objects of a kind that this controller looks after.

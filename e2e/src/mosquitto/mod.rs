@@ -1,23 +1,21 @@
 //! Mosquitto with mutual TLS on loopback: a listener for devices and one for claims.
 
-mod interim;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use certwave_crds::Broker;
 use rustix::process::Signal;
+use serde_json::json;
 use tokio::net::TcpStream;
 
 use crate::identity::Identity;
 use crate::process::Process;
 use crate::scratch::Scratch;
 use crate::wait::wait_for;
-use crate::{ports, tools};
-
-pub use interim::configuration as interim_configuration;
+use crate::{ports, programs, tools};
 
 const READY: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(10);
@@ -33,15 +31,6 @@ pub struct Files {
     pub key: PathBuf,
     /// Where the access rules go.
     pub acl: PathBuf,
-}
-
-/// The text of `mosquitto.conf` and of the ACL file that it names.
-#[derive(Debug, Clone)]
-pub struct Configuration {
-    /// `mosquitto.conf`.
-    pub config: String,
-    /// The ACL file.
-    pub acl: String,
 }
 
 /// A running broker. It is killed on drop, and by the kernel when this process ends.
@@ -79,16 +68,15 @@ impl Mosquitto {
         })
     }
 
-    /// A broker that runs: [`Mosquitto::prepare`], [`Mosquitto::set_certificates`], the interim configuration,
-    /// [`Mosquitto::start`].
+    /// A broker that runs, where there is no cluster and so no Broker object: [`Mosquitto::prepare`],
+    /// [`Mosquitto::set_certificates`], [`Mosquitto::configure`], [`Mosquitto::start`].
     ///
     /// # Errors
     /// See there.
     pub async fn run(client_ca: &str, server: &Identity) -> Result<Self> {
         let mut broker = Self::prepare()?;
         broker.set_certificates(client_ca, &server.certificate, &server.key)?;
-        let configuration = interim_configuration("certwave", broker.device_port, broker.claim_port, &broker.files);
-        broker.configure(&configuration)?;
+        broker.configure(&broker.object()?)?;
         broker.start().await?;
         Ok(broker)
     }
@@ -120,12 +108,20 @@ impl Mosquitto {
         Ok(())
     }
 
-    /// Writes the configuration that the next start reads.
+    /// Has `certwave broker-config` write what the next start reads, for a Broker object whose URLs name the two ports.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn configure(&self, configuration: &Configuration) -> Result<()> {
-        self.scratch.write("acl", &configuration.acl)?;
+    /// When the object cannot be served, or a file cannot be written.
+    pub fn configure(&self, broker: &Broker) -> Result<()> {
+        let object = self.scratch.write("broker.json", serde_json::to_vec(broker)?)?;
+        let mut command = Command::new(programs::certwave()?);
+        command.args(["broker-config", "--bind", "127.0.0.1"]);
+        command.arg("--broker-file").arg(object);
+        command.arg("--ca-file").arg(&self.files.ca);
+        command.arg("--cert-file").arg(&self.files.certificate);
+        command.arg("--key-file").arg(&self.files.key);
+        command.arg("--acl-file").arg(&self.files.acl);
+        let config = tools::output(&mut command)?;
         // Started by root, Mosquitto would become a user who cannot read these files; and a process that changes its
         // user is no longer killed with its parent.
         let own = if rustix::process::geteuid().is_root() {
@@ -133,8 +129,7 @@ impl Mosquitto {
         } else {
             ""
         };
-        self.scratch
-            .write("mosquitto.conf", format!("{own}{}", configuration.config))?;
+        self.scratch.write("mosquitto.conf", format!("{own}{config}"))?;
         Ok(())
     }
 
@@ -217,6 +212,23 @@ impl Mosquitto {
         let log = std::fs::read_to_string(self.scratch.path().join("mosquitto.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    /// What a person would declare for this broker.
+    fn object(&self) -> Result<Broker> {
+        let ca = json!({ "issuerRef": { "name": "root" } });
+        Ok(serde_json::from_value(json!({
+            "apiVersion": "certwave.dev/v1alpha1",
+            "kind": "Broker",
+            "metadata": { "name": "mqtt" },
+            "spec": {
+                "id": "mqtt",
+                "url": format!("mqtts://{}", self.device_address()),
+                "claimsUrl": format!("mqtts://{}", self.claim_address()),
+                "trust": ca,
+                "issuerRef": ca["issuerRef"],
+            },
+        }))?)
     }
 
     fn running(&self) -> Result<&Process> {

@@ -1,4 +1,5 @@
-//! The command lines of the project's programs: the one place to change when their arguments do.
+//! The command lines of the project's programs: what to change when their arguments do. That of `certwave broker-config`
+//! is [`Mosquitto::configure`](crate::mosquitto::Mosquitto::configure)'s.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -78,26 +79,6 @@ pub(super) fn controller(kubeconfig: &Path, namespace: &str, ledger: &Path, http
     // A pod keeps its name when its container is started again, and so takes its own Lease again at once.
     command.env("POD_NAME", "certwave-0");
     command.env("KUBECONFIG", kubeconfig).env("NO_COLOR", "1");
-    Ok(command)
-}
-
-/// Prints Mosquitto's configuration for a Broker object (YAML or JSON) and writes its ACL.
-pub(super) fn broker_config(broker: &Path, files: &crate::mosquitto::Files) -> Result<Command> {
-    let mut command = Command::new(programs::certwave()?);
-    command
-        .args(["broker-config", "--bind", "127.0.0.1"])
-        .arg("--broker-file")
-        .arg(broker);
-    command
-        .arg("--ca-file")
-        .arg(&files.ca)
-        .arg("--cert-file")
-        .arg(&files.certificate);
-    command
-        .arg("--key-file")
-        .arg(&files.key)
-        .arg("--acl-file")
-        .arg(&files.acl);
     Ok(command)
 }
 

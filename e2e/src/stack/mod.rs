@@ -17,8 +17,9 @@ use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 
 use crate::api::ApiServer;
-use crate::mosquitto::{Configuration, Mosquitto};
+use crate::mosquitto::Mosquitto;
 use crate::process::Process;
+use crate::proxy::Proxy;
 use crate::scratch::Scratch;
 use crate::wait::wait_for;
 use crate::{http, ports, tools};
@@ -102,6 +103,17 @@ impl Stack {
         self.scratch.path().display().to_string()
     }
 
+    /// Puts a proxy between the API server and the controller that is started next.
+    ///
+    /// # Errors
+    /// When the controller's kubeconfig is unusable.
+    pub async fn put_proxy(&mut self) -> Result<Proxy> {
+        let file = self.scratch.path().join("proxy.kubeconfig");
+        let proxy = Proxy::start(&self.controller_kubeconfig, file).await?;
+        proxy.kubeconfig().clone_into(&mut self.controller_kubeconfig);
+        Ok(proxy)
+    }
+
     /// Applies CA, Broker and Fleet.
     ///
     /// # Errors
@@ -173,7 +185,7 @@ impl Stack {
         };
         self.broker
             .set_certificates(&pem("ca.crt")?, &pem("tls.crt")?, &pem("tls.key")?)?;
-        self.broker.configure(&self.broker_configuration().await?)?;
+        self.broker.configure(&self.objects().get(objects::BROKER).await?)?;
         self.broker.start().await?;
         self.wait_condition::<Broker>(objects::BROKER, "Ready", |broker| {
             Some(&broker.status.as_ref()?.conditions)
@@ -183,14 +195,6 @@ impl Stack {
             Some(&fleet.status.as_ref()?.conditions)
         })
         .await
-    }
-
-    async fn broker_configuration(&self) -> Result<Configuration> {
-        let broker: Broker = self.objects().get(objects::BROKER).await?;
-        let file = self.scratch.write("broker.json", serde_json::to_vec(&broker)?)?;
-        let config = tools::output(&mut commands::broker_config(&file, self.broker.files())?)?;
-        let acl = std::fs::read_to_string(&self.broker.files().acl).context("the ACL that broker-config wrote")?;
-        Ok(Configuration { config, acl })
     }
 
     /// Makes a claim for `quota` devices, as a person would, and returns where its bundle is.

@@ -49,15 +49,31 @@ pub(super) async fn run(shared: Arc<Shared>, views: Arc<Views>, show: mpsc::Send
             },
             news = waiting.next(&shared) => match news {
                 News::Ready(fleet) => {
-                    let mut pages = Pages::of(&shared, &fleet);
-                    while let Some(page) = pages.next().await {
-                        intake.apply(page, &mut waiting).await?;
-                    }
+                    let listed = intake.take_over(&fleet, &mut waiting).await;
+                    heard(fleet, listed, &mut waiting)?;
                 }
-                News::Late(fleet) => intake.tell(&fleet).await,
+                News::Late(fleet) => {
+                    let listed = intake.tell(&fleet).await;
+                    heard(fleet, listed, &mut waiting)?;
+                }
             }
         }
     }
+}
+
+/// Notes whether a fleet's devices could be listed; that an API server could not is for later, anything else for the caller.
+fn heard(fleet: FleetKey, listed: Result<()>, waiting: &mut Waiting) -> Result<()> {
+    match listed {
+        Err(Error::Api(error)) => {
+            tracing::warn!(namespace = fleet.namespace, fleet = fleet.name, %error, "cannot list a fleet's devices; trying again");
+            waiting.failed(fleet);
+        }
+        other => {
+            other?;
+            waiting.done(&fleet);
+        }
+    }
+    Ok(())
 }
 
 struct Intake {
@@ -212,7 +228,8 @@ impl Intake {
         {
             self.views.touch(Key::of(&next), |view| view.declared = 0);
             let api = self.shared.api::<DeviceCertificate>(&next.namespace);
-            if let Ok(Some(found)) = api.get_opt(&next.name).await {
+            let found = persist(&self.shared, || api.get_opt(&next.name)).await?;
+            if let Some(found) = found {
                 Box::pin(self.apply(vec![found], waiting)).await?;
             }
         }
@@ -258,10 +275,19 @@ impl Intake {
         self.shared.fleets.get(&home)?.broker.clone()
     }
 
-    /// Tells the devices of a fleet that is missing what they wait for.
-    async fn tell(&self, fleet: &FleetKey) {
+    /// Takes the devices of a fleet over that is there now.
+    async fn take_over(&mut self, fleet: &FleetKey, waiting: &mut Waiting) -> Result<()> {
         let mut pages = Pages::of(&self.shared, fleet);
-        while let Some(page) = pages.next().await {
+        while let Some(page) = pages.next().await? {
+            self.apply(page, waiting).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the devices of a fleet that is missing what they wait for.
+    async fn tell(&self, fleet: &FleetKey) -> Result<()> {
+        let mut pages = Pages::of(&self.shared, fleet);
+        while let Some(page) = pages.next().await? {
             let unknown = page.iter().map(name).filter(|object| {
                 let view = self.views.get(Key::of(object));
                 view.is_some_and(|view| view.declared == 0)
@@ -274,6 +300,7 @@ impl Intake {
                 self.refuse(object, Verdict::no("FleetNotReady", message)).await;
             }
         }
+        Ok(())
     }
 
     /// Notes what the object shows at present.
@@ -306,20 +333,20 @@ fn declared_digest(object: &DeviceCertificate) -> u64 {
     digest(text.as_bytes()).max(1)
 }
 
-/// Repeats an operation on the ledger until it succeeds; only the end of leadership ends it otherwise.
-async fn persist<T, F>(shared: &Shared, mut operation: impl FnMut() -> F) -> Result<T>
+/// Repeats an operation until it succeeds; only the end of leadership ends it otherwise.
+async fn persist<T, E: Into<Error>, F>(shared: &Shared, mut operation: impl FnMut() -> F) -> Result<T>
 where
-    F: Future<Output = std::result::Result<T, LedgerError>>,
+    F: Future<Output = std::result::Result<T, E>>,
 {
     let mut failures = 0_u32;
     loop {
-        match operation().await {
+        match operation().await.map_err(Into::into) {
             Ok(value) => return Ok(value),
-            Err(error @ LedgerError::StaleEpoch { .. }) => return Err(error.into()),
+            Err(error @ Error::Ledger(LedgerError::StaleEpoch { .. })) => return Err(error),
             Err(error) => {
                 failures = failures.saturating_add(1);
-                tracing::warn!(%error, failures, "the ledger does not take declarations over; trying again");
-                shared.failed("DeviceCertificate", &error.into());
+                tracing::warn!(%error, failures, "declarations cannot be taken over; trying again");
+                shared.failed("DeviceCertificate", &error);
                 tokio::time::sleep(backoff(failures, rand::random()).max(Duration::from_millis(100))).await;
             }
         }

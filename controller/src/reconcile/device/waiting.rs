@@ -16,8 +16,6 @@ use crate::reconcile::shared::Shared;
 
 /// Objects in one page.
 const PAGE: u32 = 500;
-/// Attempts for one page.
-const ATTEMPTS: u32 = 8;
 
 /// Devices that are applied together with their fleet wait for it for a moment only: nobody needs to be told of that.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Waiting {
     /// When people are told that the fleet is missing; `None`: they have been told.
     fleets: HashMap<FleetKey, Option<Instant>>,
+    /// Fleets whose devices could not be listed: not before this time, after so many failures.
+    failed: HashMap<FleetKey, (Instant, u32)>,
     changes: Pin<Box<dyn Stream<Item = ()> + Send>>,
 }
 
@@ -41,6 +41,7 @@ impl Waiting {
     pub(super) fn new(shared: &Shared) -> Self {
         Self {
             fleets: HashMap::new(),
+            failed: HashMap::new(),
             changes: Box::pin(shared.fleets.changes()),
         }
     }
@@ -51,10 +52,28 @@ impl Waiting {
         due.get_or_insert_with(|| Instant::now() + PATIENCE);
     }
 
+    /// The fleet's devices have been listed, and told or taken over as the news was.
+    pub(super) fn done(&mut self, fleet: &FleetKey) {
+        self.failed.remove(fleet);
+    }
+
+    /// They could not be listed: the same news comes again, later each time.
+    pub(super) fn failed(&mut self, fleet: FleetKey) {
+        let (due, failures) = self.failed.entry(fleet.clone()).or_insert((Instant::now(), 0));
+        *failures = failures.saturating_add(1);
+        *due = Instant::now() + backoff(*failures, rand::random());
+        self.fleets.insert(fleet, Some(*due));
+    }
+
     /// The next news of a fleet that devices wait for.
     pub(super) async fn next(&mut self, shared: &Shared) -> News {
         loop {
-            if let Some(key) = self.fleets.keys().find(|key| is_there(shared, key)).cloned() {
+            let now = Instant::now();
+            let ready = self.fleets.keys().find(|key| {
+                let deferred = self.failed.get(*key).is_some_and(|(due, _)| *due > now);
+                !deferred && is_there(shared, key)
+            });
+            if let Some(key) = ready.cloned() {
                 self.fleets.remove(&key);
                 return News::Ready(key);
             }
@@ -73,7 +92,8 @@ impl Waiting {
                 change = self.changes.next() => if change.is_none() {
                     std::future::pending::<()>().await;
                 },
-                key = late => {
+                // It may be there by now, with devices that could not be listed.
+                key = late => if !is_there(shared, &key) {
                     self.fleets.insert(key.clone(), None);
                     return News::Late(key);
                 }
@@ -109,29 +129,16 @@ impl Pages {
         }
     }
 
-    /// The next page. When the API server fails for long, the listing ends; the watch's next one brings the others.
-    pub(super) async fn next(&mut self) -> Option<Vec<DeviceCertificate>> {
-        let mut failures = 0;
-        while !self.over {
-            match self.api.list(&self.params).await {
-                Ok(page) => {
-                    match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                        Some(token) => self.params = self.params.clone().continue_token(&token),
-                        None => self.over = true,
-                    }
-                    return Some(page.items);
-                }
-                Err(error) if failures < ATTEMPTS => {
-                    failures += 1;
-                    tracing::warn!(%error, "cannot list a fleet's devices; trying again");
-                    tokio::time::sleep(backoff(failures, rand::random())).await;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "cannot list a fleet's devices");
-                    self.over = true;
-                }
-            }
+    /// The next page. After an error the listing has to begin anew: the API server may have forgotten where it was (410).
+    pub(super) async fn next(&mut self) -> kube::Result<Option<Vec<DeviceCertificate>>> {
+        if self.over {
+            return Ok(None);
         }
-        None
+        let page = self.api.list(&self.params).await?;
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => self.params = self.params.clone().continue_token(&token),
+            None => self.over = true,
+        }
+        Ok(Some(page.items))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use certwave_core::model::ObjectRef;
 use certwave_core::policy::{FleetPolicy, JobPolicy};
-use certwave_crds::{AllowedNamespaces, DeviceLimits, Fleet, NamespacesFrom};
+use certwave_crds::{AllowedNamespaces, DeviceLimits, Fleet, NamespacesFrom, RetriedOutcome};
 use certwave_pki::{AttributeType, CsrPolicy, LeafTemplate, SanKind, TemplateSpec};
 use certwave_protocol::ids::{BrokerId, Fingerprint};
 use certwave_protocol::message::Der;
@@ -208,8 +208,8 @@ pub(in crate::reconcile) fn job_policy(limits: &DeviceLimits) -> JobPolicy {
         lost_after: limits.lost_after.as_millis(),
         max_retries: limits.retries.max.max(0).unsigned_abs(),
         retry_backoff: limits.retries.backoff.as_millis(),
-        retry_failed: true,
-        retry_timed_out: true,
+        retry_failed: limits.retries.outcomes.contains(&RetriedOutcome::Failed),
+        retry_timed_out: limits.retries.outcomes.contains(&RetriedOutcome::TimedOut),
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) fn status(fleet: &Fleet, resolved: &Resolved, observed: Observed) -> 
         counts: counts(&observed.counts),
         next_due: observed.counts.next_expiry.map(|end| time(end - renew_before)),
         current_rotation: observed.rotation,
+        last_rotation: None,
         trust_bundle: resolved.entry.as_ref().ok().map(|entry| entry.bundle.to_string()),
         claims: observed.claims,
         observed_generation: generation,

@@ -5,7 +5,7 @@
 
 mod build;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ const BATCH: u32 = 256;
 const CONCURRENCY: usize = 16;
 /// For one write.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// A write that met another one is tried again after this long at most.
+const CONFLICT: Duration = Duration::from_secs(5);
 /// Devices with conditions besides Ready that are remembered at most; what is beyond is only an event.
 const MOST_ASPECTS: usize = 10_000;
 
@@ -80,8 +82,9 @@ pub(super) async fn run(
             projection.hear(show);
         }
         let wait = match projection.round(delay).await {
-            Ok(Round { outage: true, .. }) => {
-                outages = outages.saturating_add(1);
+            Ok(Round { outage: true, written }) => {
+                // One that takes some of them is there, and asks for a moment only.
+                outages = if written > 0 { 1 } else { outages.saturating_add(1) };
                 backoff(outages, rand::random())
             }
             Ok(Round { written, .. }) => {
@@ -130,6 +133,8 @@ enum Outcome {
     Done,
     /// The API server cannot take it now, nor anything else.
     Outage,
+    /// Something else was written at the same moment.
+    Conflict,
     /// It does not take this one.
     Refused,
 }
@@ -179,13 +184,22 @@ impl Projection {
             self.shared.mark(FleetKey::of(device));
             self.judge(device, now, &mut due, &mut done);
         }
-        for object in std::mem::take(&mut self.later) {
-            if devices.iter().any(|device| device.object == object) {
+        let later: HashSet<ObjectRef> = std::mem::take(&mut self.later).into_iter().collect();
+        for object in &later {
+            if devices.iter().any(|device| device.object == *object) {
                 continue;
             }
-            match self.shared.ledger.device_by_object(&object).await? {
-                Some(device) => self.judge(&device, now, &mut due, &mut done),
-                None => self.refusal(object, &mut due),
+            if self.waits(object) {
+                self.later.push(object.clone());
+                continue;
+            }
+            match self.shared.ledger.device_by_object(object).await {
+                Ok(Some(device)) => self.judge(&device, now, &mut due, &mut done),
+                Ok(None) => self.refusal(object.clone(), &mut due),
+                Err(error) => {
+                    self.later.extend(later.iter().cloned());
+                    return Err(error.into());
+                }
             }
         }
         let shared = &self.shared;
@@ -202,21 +216,23 @@ impl Projection {
             outage: false,
         };
         for (due, outcome) in results {
+            // The ledger does not ask for these again.
+            if outcome != Outcome::Done && later.contains(&due.object) {
+                self.later.push(due.object.clone());
+            }
             match outcome {
                 Outcome::Done => {
                     round.written += 1;
                     self.note(&due);
                     done.extend(due.device);
                 }
-                Outcome::Outage => {
-                    round.outage = true;
-                    if due.device.is_none() {
-                        self.later.push(due.object);
-                    }
-                }
-                Outcome::Refused => {
+                Outcome::Outage => round.outage = true,
+                Outcome::Conflict | Outcome::Refused => {
                     let (_, failures) = self.deferred.remove(&due.object).unwrap_or((Instant::now(), 0));
-                    let wait = backoff(failures.saturating_add(3), rand::random());
+                    let wait = match outcome {
+                        Outcome::Conflict => backoff(failures.saturating_add(1), rand::random()).min(CONFLICT),
+                        _ => backoff(failures.saturating_add(3), rand::random()),
+                    };
                     self.deferred
                         .insert(due.object, (Instant::now() + wait, failures.saturating_add(1)));
                 }
@@ -228,13 +244,15 @@ impl Projection {
         Ok(round)
     }
 
+    /// Whether this object's status was refused, and its time has not come again.
+    fn waits(&self, object: &ObjectRef) -> bool {
+        let deferred = self.deferred.get(object);
+        deferred.is_some_and(|(until, _)| *until > Instant::now())
+    }
+
     /// Decides whether a device's status is written, or shows what it should already.
     fn judge(&mut self, device: &Device, now: i64, due: &mut Vec<Due>, done: &mut Vec<(Identity, u64)>) {
-        if self
-            .deferred
-            .get(&device.object)
-            .is_some_and(|(until, _)| *until > Instant::now())
-        {
+        if self.waits(&device.object) {
             return;
         }
         let key = Key::of(&device.object);
@@ -315,14 +333,7 @@ async fn write(shared: &Shared, due: &Due) -> Outcome {
         ..PatchParams::default()
     };
     let answer = tokio::time::timeout(TIMEOUT, api.patch_status(&due.object.name, &params, &patch)).await;
-    let outcome = judge_answer(answer.map(|result| result.map(drop)).map_err(drop));
-    let result = match outcome {
-        Outcome::Done => "ok",
-        Outcome::Outage => "outage",
-        Outcome::Refused => "refused",
-    };
-    shared.wrote("DeviceCertificate", result);
-    outcome
+    judge_answer(answer.map(|result| result.map(drop)).map_err(drop))
 }
 
 /// What an answer means for this write and for those after it.
@@ -331,7 +342,7 @@ fn judge_answer(answer: std::result::Result<kube::Result<()>, ()>) -> Outcome {
         Ok(Ok(())) => Outcome::Done,
         Ok(Err(kube::Error::Api(status))) => match status.code {
             404 => Outcome::Done,
-            409 => Outcome::Refused,
+            409 => Outcome::Conflict,
             429 | 500.. => Outcome::Outage,
             _ => {
                 tracing::warn!(
@@ -367,7 +378,7 @@ mod tests {
         };
         assert_eq!(judge_answer(Ok(Ok(()))), Outcome::Done);
         assert_eq!(api(404), Outcome::Done, "an object that is gone needs no status");
-        assert_eq!(api(409), Outcome::Refused);
+        assert_eq!(api(409), Outcome::Conflict);
         assert_eq!(api(422), Outcome::Refused);
         for code in [429, 500, 503, 504] {
             assert_eq!(api(code), Outcome::Outage, "{code}");

@@ -37,6 +37,37 @@ impl History {
         self.number(&query)
     }
 
+    /// Jobs, enrolments left out, that ended at some time in another way than by their confirmation.
+    pub(super) fn went_wrong(&self) -> usize {
+        self.number(
+            "SELECT count(DISTINCT a.job) FROM audit a JOIN jobs j ON j.id = a.job
+             WHERE j.kind <> 'enrol' AND a.what IN
+                ('job-rejected', 'job-failed', 'job-timedout', 'job-rolledback', 'job-cancelled', 'job-lost')",
+        )
+    }
+
+    /// Devices whose object does not show yet what the ledger has.
+    pub(super) fn unshown(&self) -> usize {
+        self.number("SELECT count(*) FROM devices WHERE declared = 1 AND project_rev > projected_rev")
+    }
+
+    /// Devices that an object declares.
+    pub(super) fn declared(&self) -> BTreeSet<String> {
+        let mut get = self.0.prepare("SELECT device FROM devices WHERE declared = 1").unwrap();
+        let rows = get.query_map([], |row| row.get(0)).unwrap();
+        rows.collect::<rusqlite::Result<_>>().unwrap()
+    }
+
+    /// SHA-256 of the certificate that a device has now.
+    pub(super) fn current(&self, device: &str) -> Option<String> {
+        let mut get = self
+            .0
+            .prepare("SELECT c.fingerprint FROM devices d JOIN certificates c ON c.id = d.current WHERE d.device = ?1")
+            .unwrap();
+        let fingerprint: Option<Vec<u8>> = get.query_row([device], |row| row.get(0)).ok();
+        fingerprint.map(hex::encode)
+    }
+
     /// Devices that hold a slot now.
     pub(super) fn in_flight(&self) -> usize {
         self.number(

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use certwave_crds::{CertificateAuthority, DeviceCertificate, DeviceState, Fleet, RotationPhase, RotationStatus};
 use certwave_e2e::process::Process;
+use certwave_e2e::proxy::Proxy;
 use certwave_e2e::stack::{FleetOptions, Stack, objects};
 use certwave_e2e::tally::{Certificates, certificates, current};
 use certwave_e2e::{programs, tools, wait_for};
@@ -47,6 +48,13 @@ impl World {
     pub(super) async fn new(name: &str, max_in_flight: i32) -> Self {
         let stack = Stack::on(shared::api().await, name).await.unwrap();
         Self::on(stack, max_in_flight).await
+    }
+
+    /// The same, with a proxy between the controller and the API server.
+    pub(super) async fn behind_proxy(name: &str, max_in_flight: i32) -> (Self, Proxy) {
+        let mut stack = Stack::on(shared::api().await, name).await.unwrap();
+        let proxy = stack.put_proxy().await.unwrap();
+        (Self::on(stack, max_in_flight).await, proxy)
     }
 
     /// A stack that is ready.
@@ -140,10 +148,17 @@ impl World {
         certificates(&self.stack.devices().await.unwrap())
     }
 
-    async fn states(&self) -> BTreeMap<String, Option<DeviceState>> {
+    /// The devices' states, as their objects show them.
+    pub(super) async fn states(&self) -> BTreeMap<String, Option<DeviceState>> {
         let devices = self.stack.devices().await.unwrap();
         let state = |device: DeviceCertificate| (device.spec.device_id, device.status.and_then(|status| status.state));
         devices.into_iter().map(state).collect()
+    }
+
+    /// Gives each trial the time that a fleet has by default: longer than what our own side is out for.
+    pub(super) async fn patient_trials(&self) {
+        let change = json!({ "spec": { "rotation": { "device": { "trialTimeout": "2m" } } } });
+        patch::<Fleet>(&self.stack, objects::FLEET, &change).await;
     }
 
     /// Creates a Rotation of the whole fleet, with more in its spec.
@@ -307,7 +322,8 @@ impl World {
         current(&self.stack.objects::<DeviceCertificate>().get(id).await.unwrap())
     }
 
-    fn told<T>(&self, result: Result<T>) -> T {
+    /// The value, or a failed test with the logs.
+    pub(super) fn told<T>(&self, result: Result<T>) -> T {
         result.unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()))
     }
 
