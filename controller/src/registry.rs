@@ -20,6 +20,8 @@ use certwave_protocol::message::Der;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::Notify;
 
+use crate::presence::Presence;
+
 /// A broker to connect to.
 pub struct BrokerEntry {
     /// Its immutable id.
@@ -125,6 +127,8 @@ pub struct Link {
 /// See the module.
 #[derive(Default)]
 pub struct Registry {
+    /// Which devices are said to be connected.
+    pub presence: Presence,
     brokers: RwLock<HashMap<BrokerId, Arc<BrokerEntry>>>,
     fleets: RwLock<HashMap<FleetKey, Arc<FleetEntry>>>,
     rotations: RwLock<HashMap<String, Arc<RotationEntry>>>,

@@ -38,7 +38,7 @@ impl Engine {
                     broker: speaker.entry.id.clone(),
                     device: device.clone(),
                 };
-                self.presence.heard(identity, &message);
+                self.registry.presence.heard(identity, &message);
                 return "ok";
             }
             (User::Claim(claim), Type::Enrol) => self.enrol(speaker, claim, bytes, &mut verified).await,

@@ -178,7 +178,7 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>) -> String {
     loop {
         match events.poll().await {
             Ok(Event::Incoming(Incoming::ConnAck(_))) => {
-                engine.presence.forget(&entry.id);
+                engine.registry.presence.forget(&entry.id);
                 if let Err(error) = client.try_subscribe(&filter, QoS::AtLeastOnce) {
                     return error.to_string();
                 }

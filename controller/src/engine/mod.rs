@@ -9,7 +9,6 @@ mod enrol;
 mod inbox;
 mod issue;
 mod link;
-mod presence;
 mod rollout;
 mod schedule;
 mod timers;
@@ -40,7 +39,6 @@ pub struct Engine {
     registry: Arc<Registry>,
     notices: mpsc::Sender<Notice>,
     metrics: Arc<Metrics>,
-    presence: presence::Presence,
     links: link::Links,
     ready: schedule::Ready,
     pace: rollout::Pace,
@@ -62,7 +60,6 @@ impl Engine {
             registry,
             notices,
             metrics,
-            presence: presence::Presence::default(),
             links: link::Links::default(),
             ready: schedule::Ready::default(),
             pace: rollout::Pace::default(),

@@ -112,7 +112,7 @@ impl Engine {
         let rotation = self.registry.running(&fleet.key);
         if sweep {
             for identity in self.ledger.queued(&fleet.key, SWEPT).await? {
-                if self.presence.online(&identity) {
+                if self.registry.presence.online(&identity) {
                     self.ready.push(fleet.key.clone(), identity);
                 }
             }
@@ -202,7 +202,7 @@ impl Engine {
         let members = self.ledger.waiting_members(&rotation.uid, &query).await?;
         let mut chosen = Vec::new();
         for member in &members {
-            if !self.presence.online(&member.identity) || round.take(member) {
+            if !self.registry.presence.online(&member.identity) || round.take(member) {
                 chosen.push(member.identity.clone());
             } else if round.left() == 0 {
                 break;
@@ -228,7 +228,7 @@ impl Engine {
         let mut chosen = Vec::new();
         for identity in found {
             // Its own group counts it already, so that is not asked again.
-            if self.presence.online(&identity) && round.left() > 0 {
+            if self.registry.presence.online(&identity) && round.left() > 0 {
                 round.spend();
                 chosen.push(identity);
             }

@@ -130,7 +130,7 @@ impl Engine {
             return Ok(false);
         };
         // Online and room: queued and sent in one transaction.
-        let offered = if self.presence.online(id) {
+        let offered = if self.registry.presence.online(id) {
             step::step(&ctx, &queued, &Event::Offer)
         } else {
             Decision::Same(None)

@@ -18,10 +18,6 @@ mod rotation;
 mod secrets;
 mod shared;
 mod status;
-<<<<<<< HEAD
-=======
-#[allow(dead_code, reason = "until Rotations are staged by it")]
->>>>>>> main
 mod strategy;
 mod time;
 mod views;

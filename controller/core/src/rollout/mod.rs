@@ -6,10 +6,12 @@
 //! the ledger holds [`run::Run`] and the members, the controller carries the actions out.
 
 pub mod admit;
+pub mod forecast;
 pub mod gate;
 pub mod judge;
 pub mod plan;
 pub mod run;
 pub mod select;
 pub mod strategy;
+mod timeline;
 pub mod window;

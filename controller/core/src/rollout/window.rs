@@ -136,18 +136,31 @@ impl Calendar {
     /// For how many milliseconds between `from` and `to` a window of `mask` is open, overlaps counted once. Takes time in
     /// proportion to the number of openings.
     pub fn open_time(&self, mask: u64, from: Millis, to: Millis) -> Millis {
+        self.spans(mask, from, to).map(|(start, end)| end - start).sum()
+    }
+
+    /// When between `from` and `to` a window of `mask` is open: spans from start to end, in order, without overlaps.
+    pub fn spans(&self, mask: u64, from: Millis, to: Millis) -> impl Iterator<Item = (Millis, Millis)> {
+        let mut at = from;
+        std::iter::from_fn(move || {
+            let start = self.next_open(at, mask).filter(|start| *start < to)?;
+            let mut end = start;
+            // A window that is open when another one closes carries on.
+            while end < to {
+                let Some(later) = self.until(end, mask) else { break };
+                end = later;
+            }
+            at = end.min(to);
+            Some((start, at))
+        })
+    }
+
+    /// When the last of the windows of `mask` that are open at `now` closes.
+    fn until(&self, now: Millis, mask: u64) -> Option<Millis> {
         if self.0.is_empty() {
-            return to.saturating_sub(from).max(0);
+            return Some(Millis::MAX);
         }
-        let mut spans: Vec<_> = self.chosen(mask).flat_map(|opening| opening.spans(from, to)).collect();
-        spans.sort_unstable();
-        let mut covered = from;
-        let mut open = 0;
-        for (start, end) in spans {
-            open += (end - start.max(covered)).max(0);
-            covered = covered.max(end);
-        }
-        open
+        self.chosen(mask).filter_map(|opening| opening.until(now)).max()
     }
 
     fn chosen(&self, mask: u64) -> impl Iterator<Item = &Opening> {
@@ -223,17 +236,6 @@ impl Opening {
     fn start_after(&self, now: Millis) -> Option<Millis> {
         let mut starts = self.starts_from(self.wall(now)).map(|(_, start)| start);
         starts.find(|start| *start > now)
-    }
-
-    /// When it is open between `from` and `to`, cut to these.
-    fn spans(&self, from: Millis, to: Millis) -> impl Iterator<Item = (Millis, Millis)> {
-        let began = self.start_before(from).into_iter();
-        let begins = self.starts_from(self.wall(from)).map(|(_, start)| start);
-        began
-            .chain(begins.skip_while(move |start| *start <= from))
-            .take_while(move |start| *start < to)
-            .map(move |start| (start.max(from), start.saturating_add(self.duration).min(to)))
-            .filter(|(start, end)| start < end)
     }
 
     /// Starts whose wall-clock time is after `wall`, on the wall clock and as instants; neither ever goes back.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use certwave_core::model::ObjectRef;
 use certwave_core::policy::{FleetPolicy, JobPolicy};
+use certwave_core::rollout::window::Calendar;
 use certwave_crds::{AllowedNamespaces, DeviceLimits, Fleet, NamespacesFrom, RetriedOutcome};
 use certwave_pki::{AttributeType, CsrPolicy, LeafTemplate, SanKind, TemplateSpec};
 use certwave_protocol::ids::{BrokerId, Fingerprint};
@@ -21,6 +22,7 @@ use crate::reconcile::drive::name;
 use crate::reconcile::error::Result;
 use crate::reconcile::shared::Shared;
 use crate::reconcile::status::Verdict;
+use crate::reconcile::strategy::strategy;
 use crate::registry::FleetEntry;
 
 /// What there is of a fleet.

@@ -34,7 +34,7 @@ use serde_json::json;
 
 use super::authority::ready;
 use super::drive::{Reconciler, name};
-use super::error::Result;
+use super::error::{Error, Result};
 use super::shared::Shared;
 use super::status::{Verdict, publish};
 use super::strategy::strategy;
@@ -122,9 +122,10 @@ impl Reconciler for Rotations {
 }
 
 impl Rotations {
-    pub(super) fn new(shared: Arc<Shared>, store: Store<Rotation>, fleets: Store<Fleet>) -> Self {
-        Self {
-            gates: gates::Gates::new(crate::gates::Client::new(), Arc::clone(&shared.metrics)),
+    pub(super) fn new(shared: Arc<Shared>, store: Store<Rotation>, fleets: Store<Fleet>) -> Result<Self> {
+        let client = crate::gates::Client::new().map_err(|error| Error::Gates(error.to_string()))?;
+        Ok(Self {
+            gates: gates::Gates::new(client, Arc::clone(&shared.metrics)),
             teller: tell::Teller::new(&shared),
             outlooks: outlook::Outlooks::default(),
             joined: Mutex::default(),
@@ -132,7 +133,7 @@ impl Rotations {
             shared,
             store,
             fleets,
-        }
+        })
     }
 
     async fn look_at(&self, object: &Rotation) -> Result<Action> {
