@@ -37,6 +37,14 @@ pub fn mosquitto() -> Result<PathBuf> {
     installed("mosquitto", "mosquitto")
 }
 
+/// Prometheus, installed from the distribution when it is missing and root may.
+///
+/// # Errors
+/// When it is missing and cannot be installed.
+pub fn prometheus() -> Result<PathBuf> {
+    installed("prometheus", "prometheus")
+}
+
 /// OpenSSL's command, installed from the distribution when it is missing and root may.
 ///
 /// # Errors
@@ -117,19 +125,23 @@ fn apt_install(package: &str) -> Result<()> {
     let policy = Path::new("/usr/sbin/policy-rc.d");
     let ours = !policy.exists();
     if ours {
-        fs::write(policy, "#!/bin/sh\nexit 101\n")?;
+        // Should this process be killed before it takes the file away, everything is allowed again.
+        let script = format!("#!/bin/sh\n[ ! -d /proc/{} ] || exit 101\n", std::process::id());
+        fs::write(policy, script)?;
         fs::set_permissions(policy, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     }
     let apt = |arguments: &[&str]| {
         output(
             Command::new("apt-get")
+                .args(["-qq", "-o", "DPkg::Lock::Timeout=120"])
                 .args(arguments)
                 .env("DEBIAN_FRONTEND", "noninteractive"),
         )
         .map(drop)
     };
-    let done =
-        apt(&["update", "-qq"]).and_then(|()| apt(&["install", "-y", "-qq", "--no-install-recommends", package]));
+    // One source out of many that does not answer need not matter.
+    let updated = apt(&["update"]);
+    let done = apt(&["install", "-y", "--no-install-recommends", package]).or_else(|error| updated.and(Err(error)));
     if ours {
         fs::remove_file(policy)?;
     }

@@ -49,6 +49,9 @@ pub enum LedgerError {
         /// The stored CRL's.
         present: u64,
     },
+    /// The Rotation has ended: nothing of it changes any more.
+    #[error("the Rotation has ended")]
+    Ended,
     /// A write contradicts itself or the ledger: a fault of the program, not of the data.
     #[error("the write is inconsistent: {0}")]
     Invalid(String),
@@ -84,6 +87,7 @@ impl LedgerError {
             Self::ClaimExhausted => "claim-exhausted",
             Self::ClaimClosed => "claim-closed",
             Self::CrlNumber { .. } => "crl-number",
+            Self::Ended => "ended",
             Self::Invalid(_) => "invalid",
             Self::Full => "full",
             Self::Newer { .. } => "newer",

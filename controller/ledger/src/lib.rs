@@ -7,19 +7,24 @@
 
 mod error;
 mod record;
+mod rotation;
 mod sqlite;
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use certwave_core::model::{Device, Identity, Millis, ObjectRef};
+use certwave_core::rollout::run::WaveCounts;
 use certwave_protocol::ids::{BrokerId, ClaimName, Epoch, Fingerprint};
 
 pub use error::{LedgerError, Result};
 pub use record::{
     AuditEntry, CertificateKind, CertificateRecord, Claim, ClaimRecord, ClaimUse, CrlRecord, Declaration, Declared,
-    DeclaredObject, DueQuery, FleetCounts, FleetKey, MemberOutcome, RotationCounts, RotationExample, RotationOutcome,
-    RotationRecord, StoredCertificate, StoredRotation, Write,
+    DeclaredObject, DueQuery, FleetCounts, FleetKey, StoredCertificate, Write,
+};
+pub use rotation::{
+    Candidate, DeviceRow, Member, MemberOutcome, MemberQuery, NewMember, Retry, Revert, RotationCounts,
+    RotationExample, RotationOutcome, RotationRecord, RunWrite, StoredRotation, TemplateBlock, TemplateChange,
 };
 pub use sqlite::{SqliteLedger, SqliteOptions};
 
@@ -117,29 +122,65 @@ pub trait Ledger: Send + Sync + 'static {
 
     // Rotations.
 
-    /// Begins a Rotation: its members are the fleet's declared, enrolled devices with all of these labels, in the order in
-    /// which they expire, chosen once; those that have expired are skipped from the start. Answers how many; repeating it
-    /// changes nothing.
+    /// Devices of a fleet that a Rotation could take, by row, those after `after`.
+    async fn candidates(
+        &self,
+        fleet: &FleetKey,
+        now: Millis,
+        after: Option<DeviceRow>,
+        limit: u32,
+    ) -> Result<Vec<Candidate>>;
+    /// Begins a Rotation with these members, once: repeating it changes nothing, whatever the members. Those that have left
+    /// the fleet or expired meanwhile are skipped from the start. Answers how many it has. Fails with `NotFound` if a device is
+    /// unknown.
+    async fn begin_rotation(&self, epoch: Epoch, rotation: RotationRecord, members: Vec<NewMember>) -> Result<u32>;
+    /// Stores a step of a run. Fails with `Ended` if the Rotation has ended, `NotFound` if it or a joiner is unknown.
+    async fn write_run(&self, epoch: Epoch, uid: &str, now: Millis, write: RunWrite) -> Result<()>;
+    /// One Rotation.
+    async fn rotation(&self, uid: &str) -> Result<Option<StoredRotation>>;
+    /// Candidates of the Rotation's fleet that are not among its members, by row, those after `after`.
+    async fn strangers(&self, uid: &str, now: Millis, after: Option<DeviceRow>, limit: u32) -> Result<Vec<Candidate>>;
+    /// Planned members that may start now, in their order: without an open job, their `not_before` passed, not expired, and as
+    /// the query says.
+    async fn waiting_members(&self, uid: &str, query: &MemberQuery) -> Result<Vec<Member>>;
+    /// Timed-out members that may have another job now: heard again since, without an open job, nothing committed, not more
+    /// than `max_retries` retries, `not_before` passed, not expired; in their order.
+    async fn retryable(&self, uid: &str, now: Millis, max_retries: u32, limit: u32) -> Result<Vec<Identity>>;
+    /// Members that are to be sent back and have no open job, their `not_before` passed; in their order.
+    async fn reverting(&self, uid: &str, now: Millis, limit: u32) -> Result<Vec<Identity>>;
+    /// One member.
+    async fn member(&self, uid: &str, identity: &Identity) -> Result<Option<Member>>;
+    /// How many members of each group are in flight, or timed out; groups without any are left out.
+    async fn groups_in_use(&self, uid: &str) -> Result<Vec<(String, u32)>>;
+    /// How many planned or offline members' current certificates end in each hour (Unix seconds of its beginning), by hour.
+    async fn remaining(&self, uid: &str) -> Result<Vec<(i64, u32)>>;
+    /// Planned or offline members whose current certificate ends before a time (Unix seconds), the earliest first.
+    async fn expiring_members(&self, uid: &str, before_s: i64, limit: u32) -> Result<Vec<Identity>>;
+    /// How the members of each wave stand. Costs nothing per member but those in flight and those that wait for another job.
+    async fn wave_counts(&self, uid: &str) -> Result<Vec<WaveCounts>>;
+    /// The template that is blocked for a fleet's automatic Rotations.
+    async fn template_block(&self, fleet: &FleetKey) -> Result<Option<TemplateBlock>>;
+    /// Skips the planned members without an open job whose certificate has expired meanwhile: they cannot connect any more,
+    /// and no turn of theirs comes; gives up on sending back those whose previous certificate has. Answers how many. To be
+    /// called now and then, lest the Rotation wait for them for ever.
+    async fn skip_expired(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32>;
+    /// Members that went wrong.
+    async fn rotation_examples(&self, uid: &str, limit: u32) -> Result<Vec<RotationExample>>;
+    /// Ends a Rotation; members still planned are skipped, those still to be sent back stay, open jobs go on. The first end
+    /// counts.
+    async fn end_rotation(&self, epoch: Epoch, uid: &str, outcome: RotationOutcome, now: Millis) -> Result<()>;
+
+    /// Begins a Rotation of one wave: the fleet's devices with all of these labels, in the order in which they expire.
     async fn start_rotation(
         &self,
         epoch: Epoch,
         rotation: RotationRecord,
         selector: BTreeMap<String, String>,
     ) -> Result<u32>;
-    /// One Rotation.
-    async fn rotation(&self, uid: &str) -> Result<Option<StoredRotation>>;
-    /// Planned members, in their order, that have no open job and whose `not_before` has passed; without those that have
-    /// expired.
+    /// Planned members of any wave that may start now, whatever window and group.
     async fn next_members(&self, uid: &str, now: Millis, limit: u32) -> Result<Vec<Identity>>;
-    /// Skips the planned members without an open job whose certificate has expired meanwhile: they cannot connect any more,
-    /// and no turn of theirs comes. Answers how many. To be called now and then, lest the Rotation wait for them for ever.
-    async fn skip_expired(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32>;
-    /// How a Rotation's members stand.
+    /// The sum of [`wave_counts`](Self::wave_counts).
     async fn rotation_counts(&self, uid: &str) -> Result<RotationCounts>;
-    /// Members that went wrong.
-    async fn rotation_examples(&self, uid: &str, limit: u32) -> Result<Vec<RotationExample>>;
-    /// Ends a Rotation; members still planned are skipped, open jobs go on. The first end counts.
-    async fn end_rotation(&self, epoch: Epoch, uid: &str, outcome: RotationOutcome, now: Millis) -> Result<()>;
 
     // Audit.
 

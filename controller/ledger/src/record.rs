@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use certwave_core::model::{Device, Identity, Millis, ObjectRef};
-use certwave_protocol::code::Code;
 use certwave_protocol::ids::{BrokerId, ClaimName, DeviceId, Fingerprint, JobId};
+
+use crate::MemberOutcome;
 
 /// A Fleet by its object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,7 +86,9 @@ pub struct Write {
     /// The use of a claim that this enrolment counts as.
     pub claim_use: Option<ClaimUse>,
     /// How the device stands in the Rotation that its job belongs to. `None`: as the job's state says, a cancelled one being
-    /// skipped. [`MemberOutcome::Planned`] keeps the device in line for another attempt.
+    /// skipped, and one whose trust job is confirmed being planned again. [`MemberOutcome::Planned`] keeps the device in line
+    /// for another attempt, with a rollback job for going back. Whatever is given, one that timed out or was lost stays so
+    /// until another job of its is accepted.
     pub member: Option<MemberOutcome>,
     /// Whether the change is one that the object's status should show.
     pub project: bool,
@@ -276,110 +279,6 @@ pub struct CrlRecord {
     pub next_update: i64,
     /// The CRL, DER.
     pub der: Vec<u8>,
-}
-
-/// A Rotation as it began; it does not change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RotationRecord {
-    /// The object's uid.
-    pub uid: String,
-    /// The object.
-    pub object: ObjectRef,
-    /// The fleet.
-    pub fleet: FleetKey,
-    /// Why, for people.
-    pub reason: String,
-    /// The CA (key id) that it moves the fleet to, if it does.
-    pub issuer: Option<String>,
-    /// When it began.
-    pub started: Millis,
-}
-
-/// A Rotation in the ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredRotation {
-    /// As it began.
-    pub record: RotationRecord,
-    /// How many devices belong to it.
-    pub members: u32,
-    /// When and how it ended.
-    pub ended: Option<(Millis, RotationOutcome)>,
-}
-
-/// How a Rotation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RotationOutcome {
-    /// As it should.
-    Succeeded,
-    /// Not as it should.
-    Failed,
-    /// A person ended it, or its object was deleted.
-    Cancelled,
-}
-
-/// How a device stands in a Rotation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum MemberOutcome {
-    /// Its turn is to come, for the first time or again.
-    Planned,
-    /// It has an open job: waiting, or in flight.
-    Running,
-    /// New certificate confirmed.
-    Confirmed,
-    /// The device refused.
-    Rejected,
-    /// It failed.
-    Failed,
-    /// A deadline passed.
-    TimedOut,
-    /// The device went back.
-    RolledBack,
-    /// Silent ever since.
-    Lost,
-    /// Not rotated: withdrawn, moved to another Fleet, cancelled, or the Rotation ended first.
-    Skipped,
-}
-
-/// A Rotation's members, counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RotationCounts {
-    /// All.
-    pub members: u32,
-    /// Their turn is to come.
-    pub planned: u32,
-    /// Asked, or about to be asked, and not answered yet: no slot held.
-    pub offline: u32,
-    /// In flight.
-    pub in_flight: u32,
-    /// By [`MemberOutcome`].
-    pub confirmed: u32,
-    /// As above.
-    pub rejected: u32,
-    /// As above.
-    pub failed: u32,
-    /// As above.
-    pub timed_out: u32,
-    /// As above.
-    pub rolled_back: u32,
-    /// As above.
-    pub lost: u32,
-    /// As above.
-    pub skipped: u32,
-}
-
-/// A member that went wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RotationExample {
-    /// The device.
-    pub identity: Identity,
-    /// Its object.
-    pub object: ObjectRef,
-    /// How it stands.
-    pub outcome: MemberOutcome,
-    /// Why its last job in this Rotation ended.
-    pub code: Option<Code>,
-    /// For people.
-    pub detail: Option<String>,
 }
 
 /// One line of the audit. It is never changed or deleted.

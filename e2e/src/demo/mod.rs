@@ -99,8 +99,10 @@ impl Outcome {
 /// When something is missing, or a step does not come to its end.
 pub async fn run(options: &Options) -> Result<Outcome> {
     let (mut screen, start) = (Screen::default(), Instant::now());
-    tools::openssl()?;
     screen.say("1. set-up: Kubernetes API server, broker, controller");
+    // What cannot be installed is better known before minutes of building than after.
+    tools::openssl()?;
+    tools::mosquitto()?;
     let mut stack = Stack::prepare("demo").await?;
     stack.apply_foundation(&FleetOptions {
         max_in_flight: 50,

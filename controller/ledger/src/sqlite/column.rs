@@ -6,6 +6,7 @@ use certwave_core::model::{Identity, JobState, ObjectRef};
 use certwave_protocol::ids::{Fingerprint, JobId, Nonce};
 use rusqlite::types::{FromSql, Type};
 use rusqlite::{ErrorCode, Row};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{CertificateKind, FleetKey, LedgerError, MemberOutcome, Result, RotationOutcome};
@@ -32,6 +33,16 @@ impl From<rusqlite::Error> for LedgerError {
 /// An unsigned value as `SQLite` stores it.
 pub(super) fn int(value: u64) -> Result<i64> {
     i64::try_from(value).map_err(|_| LedgerError::Invalid(format!("{value} is too great to be stored")))
+}
+
+/// A value as JSON.
+pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| LedgerError::Invalid(e.to_string()))
+}
+
+/// A count as we know it.
+pub(super) fn count(rows: usize) -> Result<u32> {
+    u32::try_from(rows).map_err(|_| LedgerError::Invalid("too many".to_owned()))
 }
 
 /// A row read from left to right.
@@ -99,6 +110,14 @@ impl<'r, 's> Columns<'r, 's> {
         let index = self.next;
         let text: String = self.get()?;
         serde_json::from_str(&text)
+            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(e)))
+    }
+
+    pub(super) fn optional_json<T: DeserializeOwned>(&mut self) -> Read<Option<T>> {
+        let index = self.next;
+        let text: Option<String> = self.get()?;
+        text.map(|t| serde_json::from_str(&t))
+            .transpose()
             .map_err(|e| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(e)))
     }
 
@@ -208,4 +227,4 @@ macro_rules! words {
 }
 words!(CertificateKind: Device Claim Controller Control Server Authority);
 words!(RotationOutcome: Succeeded Failed Cancelled);
-words!(MemberOutcome: Planned Running Confirmed Rejected Failed TimedOut RolledBack Lost Skipped);
+words!(MemberOutcome: Planned Running Confirmed Rejected Failed TimedOut RolledBack Lost Skipped Reverting Reverted Unreverted);

@@ -7,6 +7,7 @@ use certwave_protocol::code::Code;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::column::Columns;
+use super::member;
 use crate::{Declaration, Declared, DeclaredObject, FleetKey, LedgerError, Result};
 
 /// A Fleet's row; made when it is first heard of.
@@ -119,7 +120,7 @@ fn one(db: &Connection, now: Millis, d: &Declaration, fleet: i64) -> Result<Decl
         return Ok(Declared::Unchanged);
     }
     if moved {
-        skip_planned(db, held.id)?;
+        member::leave(db, held.id, now)?;
     }
     // A new object shows nothing yet.
     db.prepare_cached(
@@ -192,29 +193,17 @@ fn withdraw_row(db: &Connection, now: Millis, id: i64) -> Result<()> {
         )?
         .execute(params![id, cancelled, now, Code::Cancelled.as_str()])?;
     if stopped == 1 {
-        db.prepare_cached(
-            "UPDATE members SET outcome = 'Skipped'
-             WHERE device = ?1 AND rotation = (SELECT r.id FROM rotations r JOIN devices d ON d.job_rotation = r.uid
-                 WHERE d.id = ?1)",
-        )?
-        .execute([id])?;
+        member::cancelled(db, id, now)?;
         db.prepare_cached(
             "UPDATE devices SET job_open = 0, job_state = ?2, job_since = ?3, wake_at = NULL WHERE id = ?1",
         )?
         .execute(params![id, cancelled, now])?;
     }
-    skip_planned(db, id)?;
+    member::leave(db, id, now)?;
     db.prepare_cached(
         "UPDATE devices SET declared = 0, revision = revision + 1, projected_rev = project_rev WHERE id = ?1",
     )?
     .execute([id])?;
-    Ok(())
-}
-
-/// The device has left its Fleet, and with it the turn it had in the Fleet's Rotations.
-fn skip_planned(db: &Connection, id: i64) -> Result<()> {
-    db.prepare_cached("UPDATE members SET outcome = 'Skipped' WHERE device = ?1 AND outcome = 'Planned'")?
-        .execute([id])?;
     Ok(())
 }
 

@@ -4,16 +4,20 @@
 //! answers them. Two threads read, each from its own read-only connection, so that a long count holds up no decision.
 
 mod audit;
+mod candidate;
 mod certificate;
 mod claim;
 mod column;
 mod crl;
 mod declare;
 mod device;
+mod member;
 mod open;
 mod query;
 mod reader;
 mod rotation;
+mod tally;
+mod waiting;
 mod write;
 mod writer;
 
@@ -23,13 +27,15 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use certwave_core::model::{Device, Identity, Millis, ObjectRef};
+use certwave_core::rollout::run::WaveCounts;
 use certwave_protocol::ids::{BrokerId, ClaimName, Epoch, Fingerprint};
 use rusqlite::Connection;
 
 use crate::{
-    AuditEntry, CertificateRecord, Claim, ClaimRecord, ClaimUse, CrlRecord, Declaration, Declared, DeclaredObject,
-    DueQuery, FleetCounts, FleetKey, Ledger, LedgerError, Result, RotationCounts, RotationExample, RotationOutcome,
-    RotationRecord, StoredCertificate, StoredRotation, Write,
+    AuditEntry, Candidate, CertificateRecord, Claim, ClaimRecord, ClaimUse, CrlRecord, Declaration, Declared,
+    DeclaredObject, DeviceRow, DueQuery, FleetCounts, FleetKey, Ledger, LedgerError, Member, MemberQuery, NewMember,
+    Result, RotationCounts, RotationExample, RotationOutcome, RotationRecord, RunWrite, StoredCertificate,
+    StoredRotation, TemplateBlock, Write,
 };
 
 /// How to open a [`SqliteLedger`].
@@ -264,13 +270,26 @@ impl Ledger for SqliteLedger {
         self.read(move |db| claim::uses(db, &broker, &name, limit)).await
     }
 
-    async fn start_rotation(
+    async fn candidates(
         &self,
-        epoch: Epoch,
-        rotation: RotationRecord,
-        selector: BTreeMap<String, String>,
-    ) -> Result<u32> {
-        self.fenced(epoch, move |db| rotation::start(db, &rotation, &selector))
+        fleet: &FleetKey,
+        now: Millis,
+        after: Option<DeviceRow>,
+        limit: u32,
+    ) -> Result<Vec<Candidate>> {
+        let fleet = fleet.clone();
+        self.read(move |db| candidate::of_fleet(db, &fleet, now, after, limit))
+            .await
+    }
+
+    async fn begin_rotation(&self, epoch: Epoch, rotation: RotationRecord, members: Vec<NewMember>) -> Result<u32> {
+        self.fenced(epoch, move |db| rotation::begin(db, &rotation, &members))
+            .await
+    }
+
+    async fn write_run(&self, epoch: Epoch, uid: &str, now: Millis, write: RunWrite) -> Result<()> {
+        let uid = uid.to_owned();
+        self.fenced(epoch, move |db| rotation::write_run(db, &uid, now, &write))
             .await
     }
 
@@ -279,31 +298,99 @@ impl Ledger for SqliteLedger {
         self.read(move |db| rotation::get(db, &uid)).await
     }
 
-    async fn next_members(&self, uid: &str, now: Millis, limit: u32) -> Result<Vec<Identity>> {
+    async fn strangers(&self, uid: &str, now: Millis, after: Option<DeviceRow>, limit: u32) -> Result<Vec<Candidate>> {
         let uid = uid.to_owned();
-        self.read(move |db| rotation::next_members(db, &uid, now, limit)).await
+        self.read(move |db| candidate::strangers(db, &uid, now, after, limit))
+            .await
+    }
+
+    async fn waiting_members(&self, uid: &str, query: &MemberQuery) -> Result<Vec<Member>> {
+        let (uid, query) = (uid.to_owned(), query.clone());
+        self.read(move |db| waiting::members(db, &uid, &query)).await
+    }
+
+    async fn retryable(&self, uid: &str, now: Millis, max_retries: u32, limit: u32) -> Result<Vec<Identity>> {
+        let uid = uid.to_owned();
+        self.read(move |db| member::retryable(db, &uid, now, max_retries, limit))
+            .await
+    }
+
+    async fn reverting(&self, uid: &str, now: Millis, limit: u32) -> Result<Vec<Identity>> {
+        let uid = uid.to_owned();
+        self.read(move |db| member::reverting(db, &uid, now, limit)).await
+    }
+
+    async fn member(&self, uid: &str, identity: &Identity) -> Result<Option<Member>> {
+        let (uid, identity) = (uid.to_owned(), identity.clone());
+        self.read(move |db| member::get(db, &uid, &identity)).await
+    }
+
+    async fn groups_in_use(&self, uid: &str) -> Result<Vec<(String, u32)>> {
+        let uid = uid.to_owned();
+        self.read(move |db| tally::groups_in_use(db, &uid)).await
+    }
+
+    async fn remaining(&self, uid: &str) -> Result<Vec<(i64, u32)>> {
+        let uid = uid.to_owned();
+        self.read(move |db| tally::remaining(db, &uid)).await
+    }
+
+    async fn expiring_members(&self, uid: &str, before_s: i64, limit: u32) -> Result<Vec<Identity>> {
+        let uid = uid.to_owned();
+        self.read(move |db| member::expiring(db, &uid, before_s, limit)).await
+    }
+
+    async fn wave_counts(&self, uid: &str) -> Result<Vec<WaveCounts>> {
+        let uid = uid.to_owned();
+        self.read(move |db| tally::waves(db, &uid)).await
+    }
+
+    async fn template_block(&self, fleet: &FleetKey) -> Result<Option<TemplateBlock>> {
+        let fleet = fleet.clone();
+        self.read(move |db| rotation::template_block(db, &fleet)).await
     }
 
     async fn skip_expired(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32> {
         let uid = uid.to_owned();
-        self.fenced(epoch, move |db| rotation::skip_expired(db, &uid, now))
-            .await
-    }
-
-    async fn rotation_counts(&self, uid: &str) -> Result<RotationCounts> {
-        let uid = uid.to_owned();
-        self.read(move |db| rotation::counts(db, &uid)).await
+        self.fenced(epoch, move |db| member::skip_expired(db, &uid, now)).await
     }
 
     async fn rotation_examples(&self, uid: &str, limit: u32) -> Result<Vec<RotationExample>> {
         let uid = uid.to_owned();
-        self.read(move |db| rotation::examples(db, &uid, limit)).await
+        self.read(move |db| member::examples(db, &uid, limit)).await
     }
 
     async fn end_rotation(&self, epoch: Epoch, uid: &str, outcome: RotationOutcome, now: Millis) -> Result<()> {
         let uid = uid.to_owned();
         self.fenced(epoch, move |db| rotation::end(db, &uid, outcome, now))
             .await
+    }
+
+    async fn start_rotation(
+        &self,
+        epoch: Epoch,
+        rotation: RotationRecord,
+        selector: BTreeMap<String, String>,
+    ) -> Result<u32> {
+        self.fenced(epoch, move |db| rotation::begin_one_wave(db, rotation, &selector))
+            .await
+    }
+
+    async fn next_members(&self, uid: &str, now: Millis, limit: u32) -> Result<Vec<Identity>> {
+        let everybody = MemberQuery {
+            now,
+            through_wave: u32::MAX,
+            windows: u64::MAX,
+            override_before_s: None,
+            full_groups: Vec::new(),
+            limit,
+        };
+        let members = self.waiting_members(uid, &everybody).await?;
+        Ok(members.into_iter().map(|m| m.identity).collect())
+    }
+
+    async fn rotation_counts(&self, uid: &str) -> Result<RotationCounts> {
+        Ok(tally::sum(&self.wave_counts(uid).await?))
     }
 
     async fn append_audit(&self, epoch: Epoch, entries: Vec<AuditEntry>) -> Result<()> {

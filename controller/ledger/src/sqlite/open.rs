@@ -10,7 +10,10 @@ use super::SqliteOptions;
 use crate::{LedgerError, Result};
 
 /// Each raises the schema by one. A released one never changes.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_initial.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/0001_initial.sql"),
+    include_str!("../../migrations/0002_rollout.sql"),
+];
 /// "CWLG" in the file's header: tells our files from other `SQLite` databases.
 const APPLICATION: i64 = 0x4357_4c47;
 

@@ -1,27 +1,30 @@
-//! Rotations and their members.
+//! Rotations: their beginning, their steps and their end.
 
 use std::collections::BTreeMap;
 
-use certwave_core::model::{Identity, Job, JobState, Millis};
+use certwave_core::model::Millis;
+use certwave_core::rollout::run::{Plan, PlannedWave};
+use certwave_core::rollout::strategy::{Strategy, Wave};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::column::{Columns, Word as _};
-use super::{declare, query};
+use super::column::{Columns, Word as _, count, to_json};
+use super::{audit, declare, member};
 use crate::{
-    LedgerError, MemberOutcome, Result, RotationCounts, RotationExample, RotationOutcome, RotationRecord,
-    StoredRotation,
+    DeviceRow, FleetKey, LedgerError, NewMember, Result, RotationOutcome, RotationRecord, RunWrite, StoredRotation,
+    TemplateBlock, TemplateChange,
 };
 
+const UNKNOWN: LedgerError = LedgerError::NotFound("such Rotation");
+
 /// Begins one, with its members.
-pub(super) fn start(db: &Connection, r: &RotationRecord, selector: &BTreeMap<String, String>) -> Result<u32> {
+pub(super) fn begin(db: &Connection, r: &RotationRecord, members: &[NewMember]) -> Result<u32> {
     if let Some(stored) = get(db, &r.uid)? {
         return Ok(stored.members);
     }
-    let selector = serde_json::to_string(selector).map_err(|e| LedgerError::Invalid(e.to_string()))?;
     let fleet = declare::fleet_id(db, &r.fleet)?;
     db.prepare_cached(
-        "INSERT INTO rotations (uid, namespace, name, fleet, reason, issuer, started, members)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)",
+        "INSERT INTO rotations (uid, namespace, name, fleet, reason, issuer, started, members, strategy, plan)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9)",
     )?
     .execute(params![
         r.uid,
@@ -30,197 +33,188 @@ pub(super) fn start(db: &Connection, r: &RotationRecord, selector: &BTreeMap<Str
         fleet,
         r.reason,
         r.issuer,
-        r.started
+        r.started,
+        to_json(&r.strategy)?,
+        to_json(&r.plan)?
     ])?;
-    let rotation = db.last_insert_rowid();
+    join(db, db.last_insert_rowid(), members, r.started)
+}
+
+/// Adds those that are not members yet; answers how many.
+fn join(db: &Connection, rotation: i64, members: &[NewMember], now: Millis) -> Result<u32> {
+    let added = member::insert(db, rotation, members, now)?;
+    db.prepare_cached("UPDATE rotations SET members = members + ?2 WHERE id = ?1")?
+        .execute(params![rotation, added])?;
+    Ok(added)
+}
+
+/// Begins one of a single wave, with all devices that have the selector's labels.
+pub(super) fn begin_one_wave(
+    db: &Connection,
+    mut r: RotationRecord,
+    selector: &BTreeMap<String, String>,
+) -> Result<u32> {
+    if let Some(stored) = get(db, &r.uid)? {
+        return Ok(stored.members);
+    }
+    let fleet = declare::fleet_id(db, &r.fleet)?;
     // No label of the selector is without its like among the device's.
-    let members = db
-        .prepare_cached(
-            "INSERT INTO members (rotation, device, wave, ordinal, outcome)
-             SELECT ?1, d.id, 0, row_number() OVER (ORDER BY d.not_after, d.device) - 1, 'Planned' FROM devices d
-             WHERE d.fleet = ?2 AND d.declared = 1 AND d.not_after IS NOT NULL
-                 AND NOT EXISTS (SELECT 1 FROM json_each(?3) s WHERE NOT EXISTS
-                     (SELECT 1 FROM json_each(d.labels) l WHERE l.key = s.key AND l.value = s.value))",
-        )?
-        .execute(params![rotation, fleet, selector])?;
-    let members = u32::try_from(members).map_err(|_| LedgerError::Invalid("too many members".to_owned()))?;
-    db.prepare_cached("UPDATE rotations SET members = ?2 WHERE id = ?1")?
-        .execute(params![rotation, members])?;
-    skip_expired(db, &r.uid, r.started)?;
-    Ok(members)
+    let mut get = db.prepare_cached(
+        "SELECT d.id FROM devices d
+         WHERE d.fleet = ?1 AND d.declared = 1 AND d.not_after IS NOT NULL
+             AND NOT EXISTS (SELECT 1 FROM json_each(?2) s WHERE NOT EXISTS
+                 (SELECT 1 FROM json_each(d.labels) l WHERE l.key = s.key AND l.value = s.value))
+         ORDER BY d.not_after, d.device",
+    )?;
+    let rows = get.query_map(params![fleet, to_json(selector)?], |row| row.get(0))?;
+    let members = rows
+        .zip(0..)
+        .map(|(row, ordinal)| {
+            Ok(NewMember {
+                row: DeviceRow(row?),
+                wave: 0,
+                ordinal,
+                group: String::new(),
+                windows: u64::MAX,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    (r.strategy, r.plan) = one_wave(count(members.len())?);
+    begin(db, &r, &members)
+}
+
+/// What a Rotation without waves went by.
+fn one_wave(size: u32) -> (Strategy, Plan) {
+    let wave = Wave::percent("rest", 100, 0);
+    let planned = PlannedWave {
+        name: wave.name.clone(),
+        size,
+        max_failed: u32::try_from(u64::from(size) * u64::from(wave.thresholds.max_failed_percent) / 100)
+            .unwrap_or(size),
+        max_lost: wave.thresholds.max_lost,
+    };
+    let strategy = Strategy {
+        waves: vec![wave],
+        ..Strategy::default()
+    };
+    let plan = Plan {
+        waves: vec![planned],
+        hash: String::new(),
+    };
+    (strategy, plan)
 }
 
 /// One Rotation.
 pub(super) fn get(db: &Connection, uid: &str) -> Result<Option<StoredRotation>> {
     let mut get = db.prepare_cached(
-        "SELECT r.uid, r.namespace, r.name, f.namespace, f.name, r.reason, r.issuer, r.started, r.members, r.ended,
-             r.outcome
+        "SELECT r.uid, r.namespace, r.name, f.namespace, f.name, r.reason, r.issuer, r.started, r.members, r.strategy,
+             r.plan, r.run, r.ended, r.outcome
          FROM rotations r JOIN fleets f ON f.id = r.fleet WHERE r.uid = ?1",
     )?;
     let found = get.query_row([uid], |row| {
         let mut c = Columns::of(row);
+        let (uid, object, fleet) = (c.get()?, c.object()?, c.fleet()?);
+        let (reason, issuer, started) = (c.get()?, c.get()?, c.get()?);
+        let members = c.get()?;
+        let (strategy, plan) = c
+            .optional_json()?
+            .zip(c.optional_json()?)
+            .unwrap_or_else(|| one_wave(members));
         Ok(StoredRotation {
             record: RotationRecord {
-                uid: c.get()?,
-                object: c.object()?,
-                fleet: c.fleet()?,
-                reason: c.get()?,
-                issuer: c.get()?,
-                started: c.get()?,
+                uid,
+                object,
+                fleet,
+                reason,
+                issuer,
+                started,
+                strategy,
+                plan,
             },
-            members: c.get()?,
+            members,
+            run: c.json()?,
             ended: c.get::<Option<Millis>>()?.zip(c.optional_word()?),
         })
     });
     Ok(found.optional()?)
 }
 
-/// Whose turn it is.
-pub(super) fn next_members(db: &Connection, uid: &str, now: Millis, limit: u32) -> Result<Vec<Identity>> {
-    query::identities(
-        db,
-        "SELECT d.broker, d.device FROM members m JOIN devices d ON d.id = m.device
-         WHERE m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.outcome = 'Planned'
-             AND d.declared = 1 AND d.job_open = 0 AND (d.not_before IS NULL OR d.not_before <= ?2)
-             AND d.not_after > ?4
-         ORDER BY m.wave, m.ordinal LIMIT ?3",
-        params![uid, now, limit, now.div_euclid(1000)],
-    )
-}
-
-/// Planned members that cannot connect any more.
-pub(super) fn skip_expired(db: &Connection, uid: &str, now: Millis) -> Result<u32> {
-    let skipped = db
-        .prepare_cached(
-            "UPDATE members SET outcome = 'Skipped'
-             WHERE rotation = (SELECT id FROM rotations WHERE uid = ?1) AND outcome = 'Planned'
-                 AND device IN (SELECT d.id FROM devices d JOIN rotations r ON r.fleet = d.fleet
-                     WHERE r.uid = ?1 AND d.declared = 1 AND d.job_open = 0 AND d.not_after <= ?2)",
-        )?
-        .execute(params![uid, now.div_euclid(1000)])?;
-    u32::try_from(skipped).map_err(|_| LedgerError::Invalid("too many members".to_owned()))
-}
-
-/// How the members stand.
-pub(super) fn counts(db: &Connection, uid: &str) -> Result<RotationCounts> {
-    let mut counts = RotationCounts::default();
-    let mut get = db.prepare_cached(
-        "SELECT outcome, count(*) FROM members WHERE rotation = (SELECT id FROM rotations WHERE uid = ?1) GROUP BY outcome",
-    )?;
-    let mut rows = get.query([uid])?;
-    while let Some(row) = rows.next()? {
-        let mut c = Columns::of(row);
-        let (outcome, members): (_, u32) = (c.word()?, c.get()?);
-        counts.members += members;
-        *match outcome {
-            MemberOutcome::Planned => &mut counts.planned,
-            MemberOutcome::Running => &mut counts.in_flight,
-            MemberOutcome::Confirmed => &mut counts.confirmed,
-            MemberOutcome::Rejected => &mut counts.rejected,
-            MemberOutcome::Failed => &mut counts.failed,
-            MemberOutcome::TimedOut => &mut counts.timed_out,
-            MemberOutcome::RolledBack => &mut counts.rolled_back,
-            MemberOutcome::Lost => &mut counts.lost,
-            MemberOutcome::Skipped => &mut counts.skipped,
-        } = members;
+/// Stores a step of a run.
+pub(super) fn write_run(db: &Connection, uid: &str, now: Millis, w: &RunWrite) -> Result<()> {
+    let mut find = db.prepare_cached("SELECT id, fleet, ended FROM rotations WHERE uid = ?1")?;
+    let (rotation, fleet, ended): (i64, i64, Option<Millis>) = find
+        .query_row([uid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?
+        .ok_or(UNKNOWN)?;
+    if ended.is_some() {
+        return Err(LedgerError::Ended);
     }
-    let mut waiting = db.prepare_cached(
-        "SELECT count(*) FROM devices WHERE job_rotation = ?1 AND job_state = 'Queued' AND job_open = 1",
-    )?;
-    let waiting: u32 = waiting.query_row([uid], |row| row.get(0))?;
-    counts.offline = waiting.min(counts.in_flight);
-    counts.in_flight -= counts.offline;
-    // Those that another job waits for are offline as well: their turn does not come before that has ended.
-    let mut elsewhere = db.prepare_cached(
-        "SELECT count(*) FROM members m JOIN devices d ON d.id = m.device
-         WHERE m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.outcome = 'Planned'
-             AND d.job_open = 1 AND d.job_state = 'Queued'",
-    )?;
-    let elsewhere: u32 = elsewhere.query_row([uid], |row| row.get(0))?;
-    counts.planned -= elsewhere.min(counts.planned);
-    counts.offline += elsewhere;
-    Ok(counts)
-}
-
-/// Members that went wrong.
-pub(super) fn examples(db: &Connection, uid: &str, limit: u32) -> Result<Vec<RotationExample>> {
-    let mut get = db.prepare_cached(
-        "SELECT d.broker, d.device, d.namespace, d.name, m.outcome, j.code, j.detail
-         FROM members m INDEXED BY members_outcome JOIN devices d ON d.id = m.device LEFT JOIN jobs j ON j.id = m.job
-         WHERE m.rotation = (SELECT id FROM rotations WHERE uid = ?1)
-             AND m.outcome IN ('Rejected', 'Failed', 'TimedOut', 'RolledBack', 'Lost')
-         ORDER BY m.wave, m.ordinal LIMIT ?2",
-    )?;
-    let rows = get.query_map(params![uid, limit], |row| {
-        let mut c = Columns::of(row);
-        Ok(RotationExample {
-            identity: c.identity()?,
-            object: c.object()?,
-            outcome: c.word()?,
-            code: c.optional_text()?,
-            detail: c.get()?,
-        })
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let plan = w.plan.as_ref().map(to_json).transpose()?;
+    db.prepare_cached("UPDATE rotations SET run = ?2, plan = coalesce(?3, plan) WHERE id = ?1")?
+        .execute(params![rotation, to_json(&w.run)?, plan])?;
+    join(db, rotation, &w.join, now)?;
+    if let Some(retry) = w.retry {
+        member::retry(db, rotation, retry, now)?;
+    }
+    if let Some(revert) = &w.revert {
+        member::revert(db, rotation, revert, now)?;
+    }
+    match &w.template {
+        Some(TemplateChange::Block { template }) => block(db, fleet, template, rotation, now)?,
+        Some(TemplateChange::Clear) => {
+            db.prepare_cached("DELETE FROM template_blocks WHERE fleet = ?1")?
+                .execute([fleet])?;
+        }
+        None => {}
+    }
+    if let Some(outcome) = w.end {
+        end(db, uid, outcome, now)?;
+    }
+    audit::append(db, &w.audit)
 }
 
 /// Ends one.
 pub(super) fn end(db: &Connection, uid: &str, outcome: RotationOutcome, now: Millis) -> Result<()> {
-    if get(db, uid)?
-        .ok_or(LedgerError::NotFound("such Rotation"))?
-        .ended
-        .is_some()
-    {
+    let mut find = db.prepare_cached("SELECT id, ended FROM rotations WHERE uid = ?1")?;
+    let (rotation, ended): (i64, Option<Millis>) = find
+        .query_row([uid], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?
+        .ok_or(UNKNOWN)?;
+    if ended.is_some() {
         return Ok(());
     }
-    db.prepare_cached("UPDATE rotations SET ended = ?2, outcome = ?3 WHERE uid = ?1")?
-        .execute(params![uid, now, outcome.word()])?;
+    db.prepare_cached("UPDATE rotations SET ended = ?2, outcome = ?3 WHERE id = ?1")?
+        .execute(params![rotation, now, outcome.word()])?;
+    member::end(db, rotation, now)
+}
+
+/// Blocks a template. The same Rotation's word again changes nothing.
+fn block(db: &Connection, fleet: i64, template: &str, rotation: i64, now: Millis) -> Result<()> {
     db.prepare_cached(
-        "UPDATE members SET outcome = 'Skipped'
-         WHERE rotation = (SELECT id FROM rotations WHERE uid = ?1) AND outcome = 'Planned'",
+        "INSERT INTO template_blocks (fleet, template, rotation, at) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (fleet) DO UPDATE SET template = excluded.template, rotation = excluded.rotation, at = excluded.at
+             WHERE template <> excluded.template OR rotation <> excluded.rotation",
     )?
-    .execute([uid])?;
+    .execute(params![fleet, template, rotation, now])?;
     Ok(())
 }
 
-/// How a member stands by its job.
-fn by_job(state: JobState) -> MemberOutcome {
-    match state {
-        JobState::Queued | JobState::Sent | JobState::Accepted | JobState::Issued | JobState::Committing => {
-            MemberOutcome::Running
-        }
-        JobState::Confirmed => MemberOutcome::Confirmed,
-        JobState::Rejected => MemberOutcome::Rejected,
-        JobState::Failed => MemberOutcome::Failed,
-        JobState::TimedOut => MemberOutcome::TimedOut,
-        JobState::RolledBack => MemberOutcome::RolledBack,
-        JobState::Cancelled => MemberOutcome::Skipped,
-        JobState::Lost => MemberOutcome::Lost,
-    }
-}
-
-/// The device gets another job: the one it has (its row names it still) will not end any more if it has not by now, as when
-/// an enrolment takes its place.
-pub(super) fn superseded(db: &Connection, device: i64) -> Result<()> {
-    db.prepare_cached(
-        "UPDATE members SET outcome = 'Skipped'
-         WHERE device = ?1 AND outcome = 'Running' AND rotation = (SELECT r.id FROM rotations r
-             JOIN devices d ON d.job_rotation = r.uid WHERE d.id = ?1)",
-    )?
-    .execute([device])?;
-    Ok(())
-}
-
-/// A member's job has changed. In a Rotation that has ended nobody's turn is to come.
-pub(super) fn note(db: &Connection, device: i64, job: &Job, given: Option<MemberOutcome>) -> Result<()> {
-    let Some(uid) = &job.rotation else { return Ok(()) };
-    let outcome = given.unwrap_or_else(|| by_job(job.state));
-    db.prepare_cached(
-        "UPDATE members SET job = ?4, outcome = CASE
-             WHEN ?3 = 'Planned' AND EXISTS (SELECT 1 FROM rotations WHERE uid = ?1 AND ended IS NOT NULL) THEN 'Skipped'
-             ELSE ?3 END
-         WHERE rotation = (SELECT id FROM rotations WHERE uid = ?1) AND device = ?2",
-    )?
-    .execute(params![uid, device, outcome.word(), job.id.as_bytes()])?;
-    Ok(())
+/// The template that is blocked for a fleet.
+pub(super) fn template_block(db: &Connection, fleet: &FleetKey) -> Result<Option<TemplateBlock>> {
+    let Some(fleet) = declare::known_fleet(db, fleet)? else {
+        return Ok(None);
+    };
+    let mut get = db.prepare_cached(
+        "SELECT b.template, r.namespace, r.name, b.at FROM template_blocks b JOIN rotations r ON r.id = b.rotation
+         WHERE b.fleet = ?1",
+    )?;
+    let found = get.query_row([fleet], |row| {
+        let mut c = Columns::of(row);
+        Ok(TemplateBlock {
+            template: c.get()?,
+            rotation: c.object()?,
+            at: c.get()?,
+        })
+    });
+    Ok(found.optional()?)
 }

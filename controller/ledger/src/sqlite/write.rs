@@ -6,7 +6,7 @@ use certwave_protocol::message::Subject;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::column::int;
-use super::{audit, certificate, claim, device, rotation};
+use super::{audit, certificate, claim, device, member};
 use crate::{CertificateKind, LedgerError, Result, Write};
 
 /// Stores one decision and answers the new revision.
@@ -45,9 +45,9 @@ pub(super) fn write(db: &Connection, mut w: Write) -> Result<u64> {
             cancel(job, w.now);
             w.member = None;
         }
-        let changed = store_job(db, row, job)?;
+        let changed = store_job(db, row, job, w.now)?;
         if changed || w.member.is_some() {
-            rotation::note(db, row, job, w.member)?;
+            member::note(db, row, job, w.member, w.now)?;
         }
     }
     if let Some(used) = &w.claim_use {
@@ -117,14 +117,14 @@ fn wake_at(job: &Job) -> Option<Millis> {
 }
 
 /// Stores a job; answers whether it differs from the stored one.
-fn store_job(db: &Connection, row: i64, job: &Job) -> Result<bool> {
+fn store_job(db: &Connection, row: i64, job: &Job, now: Millis) -> Result<bool> {
     match device::stored_job(db, &job.id)? {
         Some((owner, _)) if owner != row => {
             return Err(LedgerError::Invalid("the job belongs to another device".to_owned()));
         }
         Some((_, stored)) if stored == *job => return Ok(false),
         Some(_) => {}
-        None => rotation::superseded(db, row)?,
+        None => member::superseded(db, row, job, now)?,
     }
     let bundle = match job.kind {
         JobKind::Trust(bundle) => Some(bundle.0),

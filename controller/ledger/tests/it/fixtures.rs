@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use certwave_core::model::{Credential, Device, Identity, Job, JobKind, JobState, Millis, ObjectRef};
+use certwave_core::rollout::run::{Plan, PlannedWave};
+use certwave_core::rollout::strategy::Strategy;
 use certwave_ledger::{
     AuditEntry, CertificateKind, CertificateRecord, ClaimRecord, ClaimUse, CrlRecord, Declaration, Declared, FleetKey,
     Ledger, RotationRecord, Write,
@@ -154,6 +156,22 @@ pub(crate) fn crl(number: u64) -> CrlRecord {
     }
 }
 
+pub(crate) fn plan(sizes: &[u32]) -> Plan {
+    Plan {
+        waves: sizes
+            .iter()
+            .zip(["canary", "early", "rest", "more"])
+            .map(|(size, name)| PlannedWave {
+                name: name.to_owned(),
+                size: *size,
+                max_failed: 0,
+                max_lost: 1,
+            })
+            .collect(),
+        hash: "ab".repeat(32),
+    }
+}
+
 pub(crate) fn rotation(uid: &str) -> RotationRecord {
     RotationRecord {
         uid: uid.to_owned(),
@@ -162,6 +180,8 @@ pub(crate) fn rotation(uid: &str) -> RotationRecord {
         reason: "policy".to_owned(),
         issuer: None,
         started: NOW,
+        strategy: Strategy::default(),
+        plan: plan(&[1, 10, 100]),
     }
 }
 

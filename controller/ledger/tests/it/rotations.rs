@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use certwave_core::model::{Job, JobState};
-use certwave_ledger::{
-    Declaration, Ledger, LedgerError, MemberOutcome, RotationCounts, RotationOutcome, StoredRotation, Write,
-};
+use certwave_ledger::{Declaration, Ledger, LedgerError, MemberOutcome, RotationCounts, RotationOutcome, Write};
 use certwave_protocol::code::Code;
 
 use crate::fixtures::*;
@@ -52,12 +50,9 @@ pub(crate) async fn members_are_chosen_once_in_the_order_of_their_end(ledger: Ar
     let none = BTreeMap::from([("site".to_owned(), "0".to_owned())]);
     assert_eq!(ledger.start_rotation(epoch, rotation("none"), none).await.unwrap(), 0);
 
-    let stored = StoredRotation {
-        record: rotation("r"),
-        members: 3,
-        ended: None,
-    };
-    assert_eq!(ledger.rotation("r").await.unwrap(), Some(stored));
+    let stored = ledger.rotation("r").await.unwrap().unwrap();
+    assert_eq!((stored.members, stored.ended), (3, None));
+    assert_eq!(stored.record.plan.waves[0].size, 3);
     assert_eq!(ledger.rotation("unknown").await.unwrap(), None);
     assert!(ledger.next_members("unknown", NOW, 1).await.unwrap().is_empty());
 

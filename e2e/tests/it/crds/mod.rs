@@ -2,6 +2,8 @@
 
 mod objects;
 mod refusals;
+mod rotation;
+mod strategy;
 
 use certwave_crds::{Broker, CertificateAuthority, DeviceCertificate, Fleet, Rotation};
 use kube::api::{Patch, PatchParams};
@@ -77,7 +79,7 @@ async fn every_example_is_applied_without_a_warning() {
         let field = format!("--field-selector=spec.fleetRef.name={fleet}");
         api.kubectl(selector.into_iter().chain([field.as_str()])).unwrap()
     };
-    assert_eq!(of("meters").lines().count(), 4, "{}", of("meters"));
+    assert_eq!(of("meters").lines().count(), 6, "{}", of("meters"));
     assert_eq!(of("others"), "");
 }
 

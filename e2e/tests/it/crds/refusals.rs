@@ -6,7 +6,7 @@ use super::objects::{Objects, claim, good, merge, refusal, with_claim};
 use crate::shared;
 
 /// Creates each good spec with a change, and wants the part of the message.
-async fn refused_at_creation(kind: &str, cases: Vec<(Value, &str)>) {
+pub(super) async fn refused_at_creation(kind: &str, cases: Vec<(Value, &str)>) {
     let server = shared::api().await;
     let namespace = server.namespace("refuse").await.unwrap();
     let objects = Objects::of(&server, kind, &namespace).await;
@@ -23,7 +23,7 @@ async fn refused_at_creation(kind: &str, cases: Vec<(Value, &str)>) {
 }
 
 /// Changes an object that exists, and wants the part of the message; an empty one means that it is accepted.
-async fn refused_later(kind: &str, first: Value, cases: Vec<(Value, &str)>) {
+pub(super) async fn refused_later(kind: &str, first: Value, cases: Vec<(Value, &str)>) {
     let server = shared::api().await;
     let namespace = server.namespace("refuse").await.unwrap();
     let objects = Objects::of(&server, kind, &namespace).await;
@@ -264,7 +264,6 @@ async fn a_bad_broker_is_refused() {
 async fn a_bad_fleet_is_refused() {
     let either = "a claim has either a deviceId (bound to one device) or a quota";
     let renew = "renewBefore must be less than validity";
-    let duration = "must be a duration such as 5m, 24h or 90d";
     let twice = json!({ "enrolment": { "claims": [claim(&json!({ "quota": 1 })), claim(&json!({ "quota": 2 }))] } });
     let cases = vec![
         (with_claim(&json!({})), either),
@@ -291,30 +290,6 @@ async fn a_bad_fleet_is_refused() {
             "notAfter: Required value",
         ),
         (twice, "Duplicate value"),
-        (
-            json!({ "rotation": { "limits": { "maxInFlight": 0 } } }),
-            "should be greater than or equal to 1",
-        ),
-        (
-            json!({ "rotation": { "limits": { "maxInFlight": 10001 } } }),
-            "should be less than or equal to 10000",
-        ),
-        (
-            json!({ "rotation": { "device": { "stepTimeout": "five minutes" } } }),
-            duration,
-        ),
-        (
-            json!({ "rotation": { "device": { "jobTimeout": "0s" } } }),
-            "must be more than 0",
-        ),
-        (
-            json!({ "rotation": { "device": { "retries": { "max": -1 } } } }),
-            "should be greater than or equal to 0",
-        ),
-        (
-            json!({ "rotation": { "oldCertificate": { "retire": "Now" } } }),
-            "supported values: \"Expire\"",
-        ),
         (json!({ "certificate": { "validity": "30d" } }), renew),
         (
             json!({ "certificate": { "validity": "12h", "renewBefore": "12h30m" } }),
@@ -370,66 +345,4 @@ async fn a_bad_fleet_is_refused() {
         (json!({ "certificate": { "validity": "2d", "renewBefore": "36h" } }), ""),
     ];
     refused_later("Fleet", good("Fleet"), later).await;
-}
-
-#[tokio::test]
-async fn a_bad_rotation_is_refused() {
-    let cases = vec![
-        (json!({ "reason": "CAChange" }), "issuerRef says where the fleet moves"),
-        (
-            json!({ "reason": "CACompromise" }),
-            "issuerRef says where the fleet moves",
-        ),
-        (
-            json!({ "issuerRef": { "name": "issuing-2" } }),
-            "issuerRef is for the reasons CAChange and CACompromise only",
-        ),
-        (json!({ "reason": "Whim" }), "supported values: \"Expiry\""),
-        (json!({ "fleetRef": null }), "spec.fleetRef: Required value"),
-        (
-            json!({ "limits": { "maxInFlight": 0 } }),
-            "should be greater than or equal to 1",
-        ),
-        (
-            json!({ "selector": { "matchLabels": { "a b": "x" } } }),
-            "label keys are 1 to 63",
-        ),
-        (
-            json!({ "device": { "trialTimeout": "1.5h" } }),
-            "must be a duration such as 5m, 24h or 90d",
-        ),
-        (
-            json!({ "control": { "state": "Stopped" } }),
-            "supported values: \"Running\"",
-        ),
-    ];
-    refused_at_creation("Rotation", cases).await;
-
-    let kept = "a Rotation keeps what it was created with; only control may change";
-    let later = vec![
-        (json!({ "fleetRef": { "name": "others" } }), kept),
-        (json!({ "reason": "KeyPolicy" }), kept),
-        (
-            json!({ "reason": "CAChange", "issuerRef": { "name": "issuing-2" } }),
-            kept,
-        ),
-        (json!({ "limits": { "maxInFlight": 30 } }), kept),
-        (json!({ "limits": null }), kept),
-        (json!({ "selector": null }), kept),
-        (json!({ "selector": { "matchLabels": { "ring": "canary" } } }), kept),
-        (json!({ "device": { "stepTimeout": "1m" } }), kept),
-        (json!({ "oldCertificate": {} }), kept),
-        (json!({ "control": { "state": "Paused" } }), ""),
-        (json!({ "control": { "state": "Aborted" } }), ""),
-    ];
-    refused_later("Rotation", good("Rotation"), later).await;
-
-    let mut aborted = good("Rotation");
-    merge(&mut aborted, &json!({ "control": { "state": "Aborted" } }));
-    let stays = "an aborted Rotation stays aborted";
-    let later = vec![
-        (json!({ "control": { "state": "Running" } }), stays),
-        (json!({ "control": null }), stays),
-    ];
-    refused_later("Rotation", aborted, later).await;
 }

@@ -1,0 +1,66 @@
+//! Devices that a Rotation could take.
+
+use certwave_core::model::Millis;
+use rusqlite::{Connection, ToSql, params};
+
+use super::column::Columns;
+use super::declare;
+use crate::{Candidate, DeviceRow, FleetKey, Result};
+
+fn list(db: &Connection, condition: &str, params: &[&dyn ToSql]) -> Result<Vec<Candidate>> {
+    let mut get = db.prepare_cached(&format!(
+        "SELECT d.id, d.device, d.not_after, d.issuer, c.confirmed_at, d.labels
+         FROM devices d INDEXED BY devices_fleet JOIN certificates c ON c.id = d.current
+         WHERE d.declared = 1 AND d.not_after > ?1 AND d.id > ?2 AND {condition} ORDER BY d.id LIMIT ?3"
+    ))?;
+    let rows = get.query_map(params, |row| {
+        let mut c = Columns::of(row);
+        Ok(Candidate {
+            row: DeviceRow(c.get()?),
+            device: c.text()?,
+            not_after: c.get()?,
+            issuer: c.get()?,
+            confirmed_at: c.get()?,
+            labels: c.json()?,
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+fn row(after: Option<DeviceRow>) -> i64 {
+    after.map_or(i64::MIN, |row| row.0)
+}
+
+/// A page of a fleet's.
+pub(super) fn of_fleet(
+    db: &Connection,
+    fleet: &FleetKey,
+    now: Millis,
+    after: Option<DeviceRow>,
+    limit: u32,
+) -> Result<Vec<Candidate>> {
+    let Some(fleet) = declare::known_fleet(db, fleet)? else {
+        return Ok(Vec::new());
+    };
+    list(
+        db,
+        "d.fleet = ?4",
+        params![now.div_euclid(1000), row(after), limit, fleet],
+    )
+}
+
+/// A page of those that came to a Rotation's fleet later.
+pub(super) fn strangers(
+    db: &Connection,
+    uid: &str,
+    now: Millis,
+    after: Option<DeviceRow>,
+    limit: u32,
+) -> Result<Vec<Candidate>> {
+    list(
+        db,
+        "d.fleet = (SELECT fleet FROM rotations WHERE uid = ?4) AND NOT EXISTS (SELECT 1 FROM members m
+             WHERE m.rotation = (SELECT id FROM rotations WHERE uid = ?4) AND m.device = d.id)",
+        params![now.div_euclid(1000), row(after), limit, uid],
+    )
+}
