@@ -13,7 +13,7 @@ use crate::{
 const KEPT: &str = "a Rotation keeps what it was created with; only control may change";
 
 /// One run over a fleet.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[kube(
     group = "certwave.dev",
     version = "v1alpha1",

@@ -37,8 +37,14 @@ CREATE TRIGGER members_change AFTER UPDATE OF outcome ON members WHEN old.outcom
     INSERT INTO tallies (rotation, wave, outcome, n, changed) VALUES (new.rotation, new.wave, new.outcome, 1, new.changed)
         ON CONFLICT DO UPDATE SET n = n + 1, changed = max(changed, excluded.changed);
 END;
-CREATE TRIGGER members_stay_in_place BEFORE UPDATE OF rotation, device, wave ON members
-    BEGIN SELECT raise(ABORT, 'members keep their wave'); END;
+CREATE TRIGGER members_move AFTER UPDATE OF wave ON members WHEN old.wave <> new.wave BEGIN
+    UPDATE tallies SET n = n - 1, changed = max(changed, new.changed)
+        WHERE rotation = old.rotation AND wave = old.wave AND outcome = old.outcome;
+    INSERT INTO tallies (rotation, wave, outcome, n, changed) VALUES (new.rotation, new.wave, new.outcome, 1, new.changed)
+        ON CONFLICT DO UPDATE SET n = n + 1, changed = max(changed, excluded.changed);
+END;
+CREATE TRIGGER members_stay_in_place BEFORE UPDATE OF rotation, device ON members
+    BEGIN SELECT raise(ABORT, 'members stay in their Rotation'); END;
 CREATE TRIGGER members_are_kept BEFORE DELETE ON members BEGIN SELECT raise(ABORT, 'members are kept'); END;
 
 -- A certificate template (by its hash) that a breach has stopped for a fleet's automatic Rotations.

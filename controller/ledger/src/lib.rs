@@ -66,9 +66,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// Devices whose open job has passed its state's deadline or its own, or whose timed-out job has passed the time after
     /// which it counts as lost; the longest overdue first.
     async fn overdue(&self, now: Millis, limit: u32) -> Result<Vec<Identity>>;
-    /// Declared and enrolled devices without an open job whose `not_before` has passed and that need one: first those that
-    /// expire, by end of validity and device id, then those with another issuer, then those with another bundle. Those that
-    /// have expired are left out, as they cannot connect any more.
+    /// Declared and enrolled devices without an open job, whose `not_before` has passed, and whose certificates end soon, by
+    /// end of validity and device id. Those that have expired are left out, as they cannot connect any more.
     async fn due(&self, fleet: &FleetKey, query: &DueQuery) -> Result<Vec<Identity>>;
     /// Declared devices whose job waits for them, the longest waiting first.
     async fn queued(&self, fleet: &FleetKey, limit: u32) -> Result<Vec<Identity>>;

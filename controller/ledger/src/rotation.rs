@@ -30,6 +30,8 @@ pub struct Candidate {
     pub confirmed_at: Option<Millis>,
     /// Labels of its declaration.
     pub labels: BTreeMap<String, String>,
+    /// Its last job went wrong by its own word, or it has not been heard of since it vanished.
+    pub failed: bool,
 }
 
 /// A device's place in a Rotation.
@@ -96,6 +98,8 @@ pub struct RunWrite {
     pub retry: Option<Retry>,
     /// Members that are sent back.
     pub revert: Option<Revert>,
+    /// All members of this wave are offline: the one last heard of those whose turn would come later moves into it.
+    pub substitute: Option<u32>,
     /// Ends the Rotation: members still planned are skipped, those still to be sent back stay, open jobs go on.
     pub end: Option<RotationOutcome>,
     /// What becomes of the fleet's blocked template.
@@ -113,6 +117,7 @@ impl RunWrite {
             join: Vec::new(),
             retry: None,
             revert: None,
+            substitute: None,
             end: None,
             template: None,
             audit: Vec::new(),
@@ -128,7 +133,7 @@ pub struct Retry {
     /// Those that failed, refused or went back by themselves. Those that vanished are heard first: see
     /// [`Ledger::retryable`](crate::Ledger::retryable).
     pub failed: bool,
-    /// Those that were sent back.
+    /// Those that were sent back; those that were to be and are not keep their new certificate.
     pub reverted: bool,
 }
 

@@ -179,7 +179,7 @@ impl Engine {
 
     /// Devices whose turn it is to go back: windows and rate do not hold them up.
     async fn send_back(&self, round: &mut Round<'_>, rotation: &RotationEntry) -> Result<(), LedgerError> {
-        let going = self.ledger.reverting(&rotation.uid, round.room.min(BATCH)).await?;
+        let going = self.ledger.reverting(&rotation.uid, now(), round.room.min(BATCH)).await?;
         let sent = self.start(going, &Want::Back, &rotation.uid).await;
         round.room = round.room.saturating_sub(sent);
         self.sent(&round.fleet.key, sent);

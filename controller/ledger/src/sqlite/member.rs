@@ -174,6 +174,26 @@ pub(super) fn retry(db: &Connection, rotation: i64, retry: Retry, now: Millis) -
                  WHERE r.id = ?1 AND d.id = members.device AND d.declared = 1)",
     )?
     .execute(params![rotation, retry.through_wave, retry.failed, retry.reverted, now])?;
+    if retry.reverted {
+        // Nobody sends them back any more: they start from the new certificate as they did.
+        db.prepare_cached(
+            "UPDATE members SET outcome = 'Confirmed', changed = ?3
+             WHERE rotation = ?1 AND wave <= ?2 AND outcome = 'Reverting'",
+        )?
+        .execute(params![rotation, retry.through_wave, now])?;
+    }
+    Ok(())
+}
+
+/// Moves the member last heard of those whose turn would come later into a wave.
+pub(super) fn substitute(db: &Connection, rotation: i64, wave: u32, now: Millis) -> Result<()> {
+    db.prepare_cached(
+        "UPDATE members SET wave = ?2, changed = ?3
+         WHERE rotation = ?1 AND device = (SELECT m.device FROM members m JOIN devices d ON d.id = m.device
+             WHERE m.rotation = ?1 AND m.outcome = 'Planned' AND m.wave > ?2 AND d.declared = 1 AND d.job_open = 0
+             ORDER BY d.last_seen DESC NULLS LAST, m.wave, m.ordinal LIMIT 1)",
+    )?
+    .execute(params![rotation, wave, now])?;
     Ok(())
 }
 
@@ -273,6 +293,10 @@ pub(super) fn note(db: &Connection, device: i64, job: &Job, given: Option<Member
     let Some((rotation, before, last, ended)) = found.optional()? else {
         return Ok(());
     };
+    // Its way back was called off before it began.
+    if before == MemberOutcome::Confirmed && job.kind == JobKind::Rollback && job.state == JobState::Cancelled {
+        return Ok(());
+    }
     if vanished(before) && last != Some(job.id) && !heard_of(job.state) {
         return Ok(());
     }

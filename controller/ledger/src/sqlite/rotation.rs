@@ -159,6 +159,9 @@ pub(super) fn write_run(db: &Connection, uid: &str, now: Millis, w: &RunWrite) -
     if let Some(revert) = &w.revert {
         member::revert(db, rotation, revert, now)?;
     }
+    if let Some(wave) = w.substitute {
+        member::substitute(db, rotation, wave, now)?;
+    }
     match &w.template {
         Some(TemplateChange::Block { template }) => block(db, fleet, template, rotation, now)?,
         Some(TemplateChange::Clear) => {

@@ -13,6 +13,11 @@ const IN_FLIGHT: &str = "SELECT m.wave, count(*) FROM devices d
     WHERE d.job_rotation = ?1 AND d.job_state IN ('Sent', 'Accepted', 'Issued', 'Committing') AND d.job_open = 1
         AND m.outcome = 'Running'
     GROUP BY m.wave";
+/// Members to be sent back whose job waits for them, by wave.
+const AWAY: &str = "SELECT m.wave, count(*) FROM devices d
+    JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
+    WHERE d.job_rotation = ?1 AND d.job_state = 'Queued' AND d.job_open = 1 AND m.outcome = 'Reverting'
+    GROUP BY m.wave";
 /// Planned members for which a job of something else waits, by wave.
 const ELSEWHERE: &str = "SELECT m.wave, count(*) FROM devices d
     JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
@@ -41,6 +46,12 @@ pub(super) fn waves(db: &Connection, uid: &str) -> Result<Vec<WaveCounts>> {
         wave.offline -= n;
         wave.in_flight += n;
     })?;
+    if waves.iter().any(|wave| wave.reverting > 0) {
+        each(db, AWAY, uid, &mut waves, |wave, n| {
+            wave.reverting -= n;
+            wave.offline += n;
+        })?;
+    }
     // Those that another job waits for are offline as well: their turn does not come before that has ended.
     if waves.iter().any(|wave| wave.planned > 0) {
         each(db, ELSEWHERE, uid, &mut waves, |wave, n| {

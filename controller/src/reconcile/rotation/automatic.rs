@@ -91,9 +91,7 @@ impl Maker<'_> {
         let query = DueQuery {
             now,
             expires_before_s: before(self.entry.policy.renew_before),
-            failed_before_s: Some(before(self.entry.strategy.override_before_expiry.unwrap_or(0))),
-            issuer: None,
-            bundle: None,
+            failed_before_s: before(self.entry.strategy.override_before_expiry.unwrap_or(0)),
             limit: 1,
         };
         Ok(!self.shared.ledger.due(&self.entry.key, &query).await?.is_empty())

@@ -77,7 +77,7 @@ impl Gates {
             let answer = client.ask(&gate, &subject, online).await;
             metrics
                 .gate_answers
-                .with_label_values(&[gate.source.kind(), answer.word()])
+                .with_label_values(&[gate.source.kind(), answer.kind()])
                 .inc();
             let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
             let book = books.get_mut(&uid).filter(|book| book.wave == subject.wave);

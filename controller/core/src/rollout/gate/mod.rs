@@ -56,17 +56,6 @@ impl Answer {
     }
 }
 
-impl Answer {
-    /// The answer in a word, as in metric labels.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Well(_) => "well",
-            Self::Bad(_) => "bad",
-            Self::Unknown(_) => "unknown",
-        }
-    }
-}
-
 /// What is remembered of one gate's answers; a new wave begins with an empty one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
