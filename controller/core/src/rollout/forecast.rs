@@ -127,9 +127,10 @@ impl Stream {
             portions,
             last_soak,
             timeline: Timeline::new(outlook.calendar, outlook.windows, outlook.now, to),
-            override_before: match strategy.emergency {
-                true => Some(Millis::MAX),
-                false => strategy.override_before_expiry,
+            override_before: if strategy.emergency {
+                Some(Millis::MAX)
+            } else {
+                strategy.override_before_expiry
             },
         }
     }
