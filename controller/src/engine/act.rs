@@ -252,17 +252,14 @@ fn worth_writing(before: &Device, after: &Device) -> bool {
 /// How the device stands in its Rotation after this change; `None` is as the job's state says.
 fn member(policy: &JobPolicy, job: &Job) -> Option<MemberOutcome> {
     job.rotation.as_ref()?;
-    let in_line = match (&job.kind, job.state) {
-        // It stands as one that is to be sent back, whatever becomes of the job.
-        (JobKind::Rollback, _) => false,
-        // Made again, the right way.
-        (_, JobState::Cancelled) => true,
-        // The way to the leaf, not the end of it.
-        (JobKind::Trust(_), JobState::Confirmed) => true,
-        // One that vanished counts as such until it accepts another job; see `try_again`.
-        (_, JobState::TimedOut) => false,
-        _ => step::will_retry(policy, job),
-    };
+    // One that is to be sent back stands as such, whatever becomes of the job.
+    let back = job.kind == JobKind::Rollback;
+    // A trust job is the way to the leaf, not the end of it; a job that was cancelled is made again, the right way.
+    let on_the_way =
+        job.state == JobState::Cancelled || (matches!(job.kind, JobKind::Trust(_)) && job.state == JobState::Confirmed);
+    // One that vanished counts as such until it accepts another job; see `try_again`.
+    let again = job.state != JobState::TimedOut && step::will_retry(policy, job);
+    let in_line = !back && (on_the_way || again);
     in_line.then_some(MemberOutcome::Planned)
 }
 

@@ -42,7 +42,12 @@ impl Default for Pace {
 }
 
 impl Pace {
-    fn with<T>(&self, fleet: &FleetKey, first: impl FnOnce(Steady) -> Rate, f: impl FnOnce(&mut Rate, Steady) -> T) -> T {
+    fn with<T>(
+        &self,
+        fleet: &FleetKey,
+        first: impl FnOnce(Steady) -> Rate,
+        f: impl FnOnce(&mut Rate, Steady) -> T,
+    ) -> T {
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Steady::from(self.began.elapsed());
         let rate = rates.entry(fleet.clone()).or_insert_with(|| first(now));
@@ -173,13 +178,15 @@ impl Engine {
     }
 
     fn sent(&self, fleet: &FleetKey, jobs: u32) {
-        self.pace
-            .with(fleet, |_| Rate::new(), |rate, at| rate.record(at, jobs));
+        self.pace.with(fleet, |_| Rate::new(), |rate, at| rate.record(at, jobs));
     }
 
     /// Devices whose turn it is to go back: windows and rate do not hold them up.
     async fn send_back(&self, round: &mut Round<'_>, rotation: &RotationEntry) -> Result<(), LedgerError> {
-        let going = self.ledger.reverting(&rotation.uid, now(), round.room.min(BATCH)).await?;
+        let going = self
+            .ledger
+            .reverting(&rotation.uid, now(), round.room.min(BATCH))
+            .await?;
         let sent = self.start(going, &Want::Back, &rotation.uid).await;
         round.room = round.room.saturating_sub(sent);
         self.sent(&round.fleet.key, sent);

@@ -38,7 +38,11 @@ pub(super) fn template(fleet: &Fleet) -> String {
 }
 
 /// Makes Rotations for ever.
-pub(in crate::reconcile) async fn run(shared: Arc<Shared>, fleets: Store<Fleet>, rotations: Store<Rotation>) -> Result<()> {
+pub(in crate::reconcile) async fn run(
+    shared: Arc<Shared>,
+    fleets: Store<Fleet>,
+    rotations: Store<Rotation>,
+) -> Result<()> {
     let mut tick = tokio::time::interval(LOOKING);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -69,7 +73,12 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     async fn look(&self) -> Result<()> {
-        let mine: Vec<_> = self.rotations.state().into_iter().filter(|r| self.about_this(r)).collect();
+        let mine: Vec<_> = self
+            .rotations
+            .state()
+            .into_iter()
+            .filter(|r| self.about_this(r))
+            .collect();
         self.tidy(&mine).await?;
         let waits = mine
             .iter()
@@ -134,7 +143,11 @@ impl Maker<'_> {
         };
         let made = api.create(&PostParams::default(), &object).await?;
         self.shared.wrote("Rotation", "ok");
-        tracing::info!(fleet = self.entry.key.name, rotation = made.name_any(), "devices are due");
+        tracing::info!(
+            fleet = self.entry.key.name,
+            rotation = made.name_any(),
+            "devices are due"
+        );
         self.known(&made).await;
         Ok(())
     }

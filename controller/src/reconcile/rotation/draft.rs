@@ -35,7 +35,9 @@ impl Scope {
     fn takes(&self, device: &Candidate) -> bool {
         select::matches(&self.selector, &device.labels)
             && self.due_before.is_none_or(|end| device.not_after < end)
-            && self.failed_before.is_none_or(|end| !device.failed || device.not_after < end)
+            && self
+                .failed_before
+                .is_none_or(|end| !device.failed || device.not_after < end)
             && self.not_of.as_ref().is_none_or(|issuer| device.issuer != *issuer)
             && self
                 .confirmed_before
@@ -69,11 +71,15 @@ pub(super) async fn draft(
     let mut after = None;
     loop {
         let page = ledger.candidates(fleet, now, after, PAGE).await?;
-        let Some(last) = page.last().map(|device| device.row) else { break };
+        let Some(last) = page.last().map(|device| device.row) else {
+            break;
+        };
         after = Some(last);
         devices.extend(page.into_iter().filter(|device| scope.takes(device)));
     }
-    Ok(lay_out(strategy, &devices, |candidates| plan::plan_fitting(strategy, candidates, fit)))
+    Ok(lay_out(strategy, &devices, |candidates| {
+        plan::plan_fitting(strategy, candidates, fit)
+    }))
 }
 
 /// Who of the fleet is not a member and should be: the new plan, and the new members. `None` where nobody is.
@@ -89,14 +95,19 @@ pub(super) async fn joiners(
     let mut after: Option<DeviceRow> = None;
     loop {
         let page = ledger.strangers(uid, now, after, PAGE).await?;
-        let Some(last) = page.last().map(|device| device.row) else { break };
+        let Some(last) = page.last().map(|device| device.row) else {
+            break;
+        };
         after = Some(last);
         devices.extend(page.into_iter().filter(|device| scope.takes(device)));
     }
     if devices.is_empty() {
         return Ok(None);
     }
-    Ok(lay_out(strategy, &devices, |candidates| Ok(plan::join(plan, strategy, candidates))).ok())
+    Ok(lay_out(strategy, &devices, |candidates| {
+        Ok(plan::join(plan, strategy, candidates))
+    })
+    .ok())
 }
 
 fn lay_out(
@@ -109,7 +120,9 @@ fn lay_out(
     let candidates: Vec<_> = devices
         .iter()
         .map(|device| {
-            let value = spread.and_then(|label| device.labels.get(label)).map_or("", String::as_str);
+            let value = spread
+                .and_then(|label| device.labels.get(label))
+                .map_or("", String::as_str);
             let next = u32::try_from(groups.len()).unwrap_or(u32::MAX);
             plan::Candidate {
                 id: device.device.as_str(),
@@ -132,7 +145,9 @@ fn lay_out(
                 row: device.row,
                 wave: at.wave,
                 ordinal: at.ordinal,
-                group: limited.and_then(|label| device.labels.get(label).cloned()).unwrap_or_default(),
+                group: limited
+                    .and_then(|label| device.labels.get(label).cloned())
+                    .unwrap_or_default(),
                 windows,
             })
         })
@@ -141,7 +156,10 @@ fn lay_out(
     for device in devices {
         *ends.entry(device.not_after.div_euclid(3600) * 3600).or_default() += 1;
     }
-    let mut by_end: Vec<_> = devices.iter().map(|device| (device.not_after, device.device.as_str())).collect();
+    let mut by_end: Vec<_> = devices
+        .iter()
+        .map(|device| (device.not_after, device.device.as_str()))
+        .collect();
     let shown = by_end.len().min(super::EXAMPLES as usize);
     if shown < by_end.len() {
         by_end.select_nth_unstable(shown);

@@ -108,7 +108,9 @@ impl Reconciler for Rotations {
             self.stop(&uid, object);
             if self.shared.ledger.rotation(&uid).await?.is_some() {
                 let (ledger, epoch) = (&self.shared.ledger, self.shared.epoch);
-                ledger.end_rotation(epoch, &uid, RotationOutcome::Cancelled, now_ms()).await?;
+                ledger
+                    .end_rotation(epoch, &uid, RotationOutcome::Cancelled, now_ms())
+                    .await?;
             }
             self.seen.lock().remove(object);
         }
@@ -207,7 +209,9 @@ impl Rotations {
             online_before: online,
             ..Run::default()
         };
-        ledger.write_run(epoch, uid, now, certwave_ledger::RunWrite::of(run)).await?;
+        ledger
+            .write_run(epoch, uid, now, certwave_ledger::RunWrite::of(run))
+            .await?;
         tracing::info!(rotation = object.name_any(), members, "rotation begins");
         self.adopt(object, &needs.fleet).await?;
         Ok(Ok(true))
@@ -251,11 +255,14 @@ impl Rotations {
 
     /// What a Rotation that begins now would go by.
     fn strategy(&self, object: &Rotation) -> std::result::Result<(Strategy, Calendar), Verdict> {
-        let key = reflector::ObjectRef::new(&object.spec.fleet_ref.name).within(&object.namespace().unwrap_or_default());
-        let fleet = self
-            .fleets
-            .get(&key)
-            .ok_or_else(|| Verdict::no("FleetNotFound", format!("there is no Fleet {}", object.spec.fleet_ref.name)))?;
+        let key =
+            reflector::ObjectRef::new(&object.spec.fleet_ref.name).within(&object.namespace().unwrap_or_default());
+        let fleet = self.fleets.get(&key).ok_or_else(|| {
+            Verdict::no(
+                "FleetNotFound",
+                format!("there is no Fleet {}", object.spec.fleet_ref.name),
+            )
+        })?;
         let strategy = strategy(&fleet, Some(object)).map_err(|e| Verdict::no("InvalidStrategy", e.to_string()))?;
         let calendar = Calendar::compile(&strategy.windows)
             .map_err(|e| Verdict::no("InvalidStrategy", format!("spec.windows: {e}")))?;
@@ -353,7 +360,10 @@ fn fleet_key(object: &Rotation) -> FleetKey {
 fn scope(object: &Rotation, needs: &Needs, strategy: &Strategy, now: i64) -> Scope {
     let automatic = automatic::made(object);
     let seconds = |ahead: i64| now.saturating_add(ahead).div_euclid(1000);
-    let moves = matches!(object.spec.reason, RotationReason::CaChange | RotationReason::CaCompromise);
+    let moves = matches!(
+        object.spec.reason,
+        RotationReason::CaChange | RotationReason::CaCompromise
+    );
     let target = needs.issuer.as_ref().filter(|_| moves);
     Scope {
         selector: object.spec.selector.clone().unwrap_or_default().match_labels,
@@ -371,7 +381,11 @@ fn cutoff(object: &Rotation) -> Option<i64> {
 
 /// An automatic Rotation takes the waves as far as the devices reach: nobody is there to mend its plan.
 fn fit(object: &Rotation) -> Fit {
-    if automatic::made(object) { Fit::Shrink } else { Fit::Exact }
+    if automatic::made(object) {
+        Fit::Shrink
+    } else {
+        Fit::Exact
+    }
 }
 
 fn invalid_plan(error: &PlanError) -> Verdict {

@@ -100,8 +100,12 @@ fn windows(about: &About<'_>, now: Millis) -> Vec<WindowStatus> {
     let mut found = Vec::new();
     let mut at = now;
     while found.len() < WINDOWS {
-        let Some(opens) = about.calendar.next_open(at, ALWAYS) else { break };
-        let Some(closes) = about.calendar.next_change(opens) else { break };
+        let Some(opens) = about.calendar.next_open(at, ALWAYS) else {
+            break;
+        };
+        let Some(closes) = about.calendar.next_change(opens) else {
+            break;
+        };
         found.push(WindowStatus {
             opens: time_ms(opens),
             closes: time_ms(closes),
@@ -115,9 +119,14 @@ impl Outlook {
     /// The condition `DeadlineAtRisk`.
     pub(super) fn verdict(&self) -> Verdict {
         if self.missed == 0 {
-            return Verdict::no("InTime", "at the present pace every device has its turn before its certificate ends");
+            return Verdict::no(
+                "InTime",
+                "at the present pace every device has its turn before its certificate ends",
+            );
         }
-        let first = self.first_missed.map_or_else(String::new, |at| format!(", the first at {}", time(at).0));
+        let first = self
+            .first_missed
+            .map_or_else(String::new, |at| format!(", the first at {}", time(at).0));
         let names = match self.names.as_slice() {
             [] => String::new(),
             names => format!(": {}", names.join(", ")),
@@ -178,7 +187,11 @@ impl Outlooks {
             remaining: &remaining,
             succeeded: waves.iter().map(WaveCounts::proven).sum(),
             counts: ledger
-                .counts(&record.fleet, now, now.saturating_sub(record.strategy.job.offline_after))
+                .counts(
+                    &record.fleet,
+                    now,
+                    now.saturating_sub(record.strategy.job.offline_after),
+                )
                 .await?,
             cutoff,
         };

@@ -52,7 +52,9 @@ impl Rotations {
             run: &Run::default(),
             remaining: &draft.ends,
             succeeded: 0,
-            counts: ledger.counts(fleet, now, now.saturating_sub(strategy.job.offline_after)).await?,
+            counts: ledger
+                .counts(fleet, now, now.saturating_sub(strategy.job.offline_after))
+                .await?,
             cutoff: cutoff(object),
         };
         let mut outlook = outlook::outlook(now, &about);

@@ -49,14 +49,22 @@ impl Rotations {
         let seen = Seen {
             waves: &waves,
             control: people::control(object),
-            gates: if stored.record.strategy.gates.is_empty() { Said::Well } else { gate::together(&verdicts) },
+            gates: if stored.record.strategy.gates.is_empty() {
+                Said::Well
+            } else {
+                gate::together(&verdicts)
+            },
             fault: fault.as_deref(),
             preempted_by: other.as_deref(),
             online: online.unwrap_or(0),
         };
         let judgement = judge::judge(now, &stored.record.strategy, &stored.record.plan, &stored.run, &seen);
         let acted = self.carry_out(object, uid, &stored, &judgement, now).await?;
-        let waves = if acted { self.shared.ledger.wave_counts(uid).await? } else { waves };
+        let waves = if acted {
+            self.shared.ledger.wave_counts(uid).await?
+        } else {
+            waves
+        };
         stored.run = judgement.run.clone();
         self.teller.notes(object, &judgement.notes).await;
         self.hand_over(object, uid, &stored, needs.ok(), &judgement)?;
@@ -264,7 +272,13 @@ impl Rotations {
             rotation: own.name,
             fleet: object.spec.fleet_ref.name.clone(),
             wave,
-            wave_name: stored.record.plan.waves.get(wave as usize).map(|w| w.name.clone()).unwrap_or_default(),
+            wave_name: stored
+                .record
+                .plan
+                .waves
+                .get(wave as usize)
+                .map(|w| w.name.clone())
+                .unwrap_or_default(),
             counts: waves.get(wave as usize).copied().unwrap_or_default(),
         };
         let online = Online {
@@ -285,7 +299,11 @@ impl Rotations {
     ) -> Result<Action> {
         let ledger = &*self.shared.ledger;
         let wrong = waves.iter().any(|w| w.failures() + w.vanished() + w.unreverted > 0);
-        let examples = if wrong { ledger.rotation_examples(uid, super::EXAMPLES * 2).await? } else { Vec::new() };
+        let examples = if wrong {
+            ledger.rotation_examples(uid, super::EXAMPLES * 2).await?
+        } else {
+            Vec::new()
+        };
         let outlook = if judgement.run.ended.is_none() {
             self.outlooks.of(ledger, stored, waves, cutoff(object), now).await?
         } else {
@@ -315,7 +333,11 @@ fn audit(object: &Rotation, note: &Note, now: i64) -> AuditEntry {
             let detail = format!("wave {}: {}", breach.wave + 1, breach.detail);
             ("controller".to_owned(), "rotation-breached", detail)
         }
-        Note::RolledBack(wave) => ("controller".to_owned(), "wave-rolled-back", format!("wave {}", wave + 1)),
+        Note::RolledBack(wave) => (
+            "controller".to_owned(),
+            "wave-rolled-back",
+            format!("wave {}", wave + 1),
+        ),
         Note::Resumed(word) => (people::who(object, "resume"), "rotation-resumed", word.clone()),
         Note::Retried(word) => (people::who(object, "retryFailed"), "rotation-retried", word.clone()),
         Note::Approved(waves) => (
@@ -339,4 +361,3 @@ fn audit(object: &Rotation, note: &Note, now: i64) -> AuditEntry {
         detail: Some(format!("{}/{} {detail}", own.namespace, own.name).trim_end().to_owned()),
     }
 }
-

@@ -63,7 +63,10 @@ impl Teller {
                 Note::RolledBack(wave) => (
                     EventType::Normal,
                     "WaveRolledBack",
-                    format!("the devices of wave {} that could go back are on their old certificates", wave + 1),
+                    format!(
+                        "the devices of wave {} that could go back are on their old certificates",
+                        wave + 1
+                    ),
                 ),
                 Note::Resumed(word) => {
                     let who = people::who(object, "resume");
@@ -76,7 +79,11 @@ impl Teller {
                 }
                 Note::Approved(wave) => {
                     let who = people::who(object, "approval");
-                    (EventType::Normal, "Approved", format!("{who} approved through wave {wave}"))
+                    (
+                        EventType::Normal,
+                        "Approved",
+                        format!("{who} approved through wave {wave}"),
+                    )
                 }
                 Note::Paused => {
                     let who = people::who(object, "state");
@@ -103,7 +110,9 @@ impl Teller {
 
     /// An event for each change of phase, and of what a Rotation waits for before it begins.
     pub(super) async fn phase(&self, object: &Rotation, phase: Option<RotationPhase>, observed: &Observed<'_>) {
-        let (Some(uid), Some(phase)) = (object.metadata.uid.clone(), phase) else { return };
+        let (Some(uid), Some(phase)) = (object.metadata.uid.clone(), phase) else {
+            return;
+        };
         let reason = observed.waiting.as_ref().map(|v| v.reason.clone()).unwrap_or_default();
         {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,12 +151,7 @@ impl Teller {
     }
 
     /// Counts by fleet and wave.
-    pub(super) fn counts(
-        &self,
-        stored: &StoredRotation,
-        waves: &[WaveCounts],
-        outlook: Option<&Outlook>,
-    ) {
+    pub(super) fn counts(&self, stored: &StoredRotation, waves: &[WaveCounts], outlook: Option<&Outlook>) {
         let fleet = &stored.record.fleet;
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let told = told.entry(stored.record.uid.clone()).or_default();
@@ -171,7 +175,10 @@ impl Teller {
                     (number + 1).to_string(),
                     state.to_owned(),
                 ];
-                self.metrics.rotation_devices.with_label_values(&labels).set(count.into());
+                self.metrics
+                    .rotation_devices
+                    .with_label_values(&labels)
+                    .set(count.into());
                 told.shown.insert(labels);
             }
         }

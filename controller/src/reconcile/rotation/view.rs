@@ -155,7 +155,11 @@ pub(super) fn status(object: &Rotation, observed: &Observed<'_>, now: i64) -> Ro
             at: time_ms(breach.at),
         }),
         examples: failed.into_iter().take(super::EXAMPLES as usize).map(example).collect(),
-        not_rolled_back: unreverted.into_iter().take(super::EXAMPLES as usize).map(example).collect(),
+        not_rolled_back: unreverted
+            .into_iter()
+            .take(super::EXAMPLES as usize)
+            .map(example)
+            .collect(),
         started_at: before.started_at.or_else(|| began.then(|| time(now))),
         completed_at: before.completed_at.or_else(|| ended.then(|| time(now))),
         observed_generation: object.metadata.generation,
@@ -345,7 +349,11 @@ fn progressing(judgement: &Judgement, phase: RotationPhase) -> Verdict {
 fn breach_words(observed: &Observed<'_>) -> String {
     let breach = observed.stored.as_ref().and_then(|stored| stored.run.breach.as_ref());
     breach.map_or_else(String::new, |breach| {
-        format!("wave {}: {}; status.examples names some", breach.wave + 1, breach.detail)
+        format!(
+            "wave {}: {}; status.examples names some",
+            breach.wave + 1,
+            breach.detail
+        )
     })
 }
 
