@@ -188,7 +188,10 @@ impl Rotations {
         let drafted = draft::draft(ledger, &needs.fleet.key, now, &strategy, &scope, fit(object)).await?;
         let draft = match drafted {
             Ok(draft) => draft,
-            Err(PlanError::Nobody) => return Ok(Ok(false)),
+            Err(PlanError::Nobody) => {
+                self.adopt(object, &needs.fleet).await?;
+                return Ok(Ok(false));
+            }
             Err(error) => return Ok(Err(invalid_plan(&error))),
         };
         let online = self.online(&strategy, &needs.fleet.key).await?;

@@ -14,6 +14,7 @@ use kube::runtime::controller::Action;
 use super::super::drive::name;
 use super::super::error::Result;
 use super::super::shared::Run as Running;
+use super::super::status::Verdict;
 use super::super::time::now_ms;
 use super::view::Observed;
 use super::{Needs, Rotations, automatic, cutoff, draft, fleet_key, people, precedence, scope};
@@ -37,8 +38,10 @@ impl Rotations {
             });
         }
         let needs = self.needs(object);
-        let fault = needs.as_ref().err().map(|verdict| verdict.message.clone());
-        let fault = fault.or_else(|| self.cut_off(needs.as_ref().ok()));
+        let fault = match &needs {
+            Ok(needs) => self.cut_off(needs),
+            Err(verdict) => Some(verdict.clone()),
+        };
         if let (Ok(needs), None) = (&needs, stored.run.ended) {
             self.join(object, uid, &mut stored, needs, now).await?;
         }
@@ -54,7 +57,7 @@ impl Rotations {
             } else {
                 gate::together(&verdicts)
             },
-            fault: fault.as_deref(),
+            fault: fault.as_ref().map(|verdict| verdict.message.as_str()),
             preempted_by: other.as_deref(),
             online: online.unwrap_or(0),
         };
@@ -71,16 +74,18 @@ impl Rotations {
         if fault.is_none() && judgement.run.ended.is_none() {
             self.ask_gates(object, uid, &stored, &waves, online, now);
         }
-        self.show_progress(object, uid, &stored, &waves, &judgement, now).await
+        self.show_progress(object, &stored, &waves, &judgement, fault, now)
+            .await
     }
 
     /// Why devices cannot be reached, by a fault of ours.
-    fn cut_off(&self, needs: Option<&Needs>) -> Option<String> {
-        let broker = &needs?.fleet.broker;
+    fn cut_off(&self, needs: &Needs) -> Option<Verdict> {
+        let broker = &needs.fleet.broker;
         let link = self.shared.registry.link(broker);
         (!link.connected).then(|| {
             let why = link.error.unwrap_or_else(|| "it has not answered yet".to_owned());
-            format!("there is no connection to the broker {broker}: {why}")
+            let words = format!("there is no connection to the broker {broker}: {why}");
+            Verdict::no("BrokerNotConnected", words)
         })
     }
 
@@ -291,13 +296,13 @@ impl Rotations {
     async fn show_progress(
         &self,
         object: &Rotation,
-        uid: &str,
         stored: &StoredRotation,
         waves: &[WaveCounts],
         judgement: &Judgement,
+        fault: Option<Verdict>,
         now: i64,
     ) -> Result<Action> {
-        let ledger = &*self.shared.ledger;
+        let (ledger, uid) = (&*self.shared.ledger, &stored.record.uid);
         let wrong = waves.iter().any(|w| w.failures() + w.vanished() + w.unreverted > 0);
         let examples = if wrong {
             ledger.rotation_examples(uid, super::EXAMPLES * 2).await?
@@ -319,6 +324,7 @@ impl Rotations {
             waves,
             examples: &examples,
             outlook,
+            fault,
             ..Observed::default()
         };
         self.show(object, &observed).await

@@ -19,6 +19,8 @@ use crate::reconcile::time::{time, time_ms};
 pub(super) struct Observed<'a> {
     /// What is missing before it can begin.
     pub(super) waiting: Option<Verdict>,
+    /// What is wrong on our own side.
+    pub(super) fault: Option<Verdict>,
     /// How it is over, where the ledger knows nothing of it.
     pub(super) over: Option<RotationPhase>,
     /// How it was judged.
@@ -283,7 +285,7 @@ fn conditions(
         said.push(("Planned", Verdict::yes("Planned", words)));
     }
     if let Some(judgement) = observed.judgement {
-        said.push(("Progressing", progressing(judgement, phase)));
+        said.push(("Progressing", progressing(judgement, phase, observed.fault.as_ref())));
         let breached = if judgement.run.breach.is_some() {
             Verdict::yes("LimitExceeded", breach_words(observed))
         } else {
@@ -320,8 +322,11 @@ fn approved(judgement: &Judgement) -> Option<Verdict> {
     (through > 0).then(|| Verdict::yes("Approved", format!("approved through wave {through}")))
 }
 
-fn progressing(judgement: &Judgement, phase: RotationPhase) -> Verdict {
-    let reason = format!("{phase:?}");
+fn progressing(judgement: &Judgement, phase: RotationPhase, fault: Option<&Verdict>) -> Verdict {
+    let reason = match (&judgement.waiting, fault) {
+        (Some(Waiting::Fault(_)), Some(fault)) => fault.reason.clone(),
+        _ => format!("{phase:?}"),
+    };
     let words = match &judgement.waiting {
         None => "it is over".to_owned(),
         Some(Waiting::Devices) => "devices are in line or in flight".to_owned(),

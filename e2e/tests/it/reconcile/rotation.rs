@@ -36,7 +36,7 @@ async fn a_rotation_waits_for_its_fleet_and_belongs_to_it() {
     place.apply::<Rotation>("now", spec("Running")).await;
     place.phase("now", RotationPhase::Pending, "FleetNotFound").await;
     place.foundation().await;
-    let over = place.phase("now", RotationPhase::Complete, "AllConfirmed").await;
+    let over = place.phase("now", RotationPhase::Complete, "NoDevices").await;
     let fleet = place.api::<Fleet>().get("pumps").await.unwrap();
     let owners = over.metadata.owner_references.unwrap();
     assert_eq!(
@@ -56,8 +56,8 @@ async fn one_rotation_runs_over_a_fleet_at_a_time_the_oldest_first() {
     place.apply::<Rotation>("b-second", spec("Running")).await;
     place.phase("b-second", RotationPhase::Pending, "AnotherRotation").await;
     place.apply::<Rotation>("a-first", spec("Running")).await;
-    place.phase("a-first", RotationPhase::Complete, "AllConfirmed").await;
-    place.phase("b-second", RotationPhase::Complete, "AllConfirmed").await;
+    place.phase("a-first", RotationPhase::Complete, "NoDevices").await;
+    place.phase("b-second", RotationPhase::Complete, "NoDevices").await;
 }
 
 #[tokio::test]
@@ -80,5 +80,5 @@ async fn a_move_waits_for_the_ca_that_it_moves_to() {
     place
         .apply::<certwave_crds::CertificateAuthority>("next", json!({"subordinate": {"issuerRef": {"name": "root"}}}))
         .await;
-    place.phase("move", RotationPhase::Complete, "AllConfirmed").await;
+    place.phase("move", RotationPhase::Complete, "NoDevices").await;
 }
