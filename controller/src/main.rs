@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use certwave_controller::engine::{Engine, now};
 use certwave_controller::metrics::Metrics;
+use certwave_controller::notice::Skewed;
 use certwave_controller::registry::Registry;
 use certwave_controller::{api, command, http, reconcile};
 use certwave_ledger::{Ledger, SqliteLedger};
@@ -117,6 +118,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
         l = reconcile::leader::acquire(client.clone(), &run.lease_namespace, "certwave-controller", &identity) => l?,
         () = &mut stop => return Ok(()),
     };
+    let gate = leadership.gate();
     let epoch = ledger
         .take_epoch(&identity, now())
         .await
@@ -126,12 +128,15 @@ async fn operate(run: Run) -> anyhow::Result<()> {
 
     let registry = Arc::new(Registry::default());
     let (notices, heard) = mpsc::channel(1024);
+    let skewed = Arc::new(Skewed::default());
     let engine = Engine::new(
         Arc::clone(&ledger),
         epoch,
         Arc::clone(&registry),
         notices,
         Arc::clone(&metrics),
+        Arc::clone(&skewed),
+        Arc::clone(&gate),
     );
     let reconcilers = reconcile::run(reconcile::Context {
         client,
@@ -139,6 +144,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
         epoch,
         registry,
         notices: heard,
+        skewed,
         publication_base: run.publication_base_url.or_else(|| own_base(address)),
         namespace: run.namespace,
         metrics: Arc::clone(&metrics),
@@ -150,6 +156,8 @@ async fn operate(run: Run) -> anyhow::Result<()> {
         () = leadership.lost() => Err(anyhow::anyhow!("the Lease was lost; another replica takes over")),
         () = &mut stop => Ok(()),
     };
+    // Whoever found out first: from now on nobody says anything.
+    gate.close();
     metrics.leader.set(0);
     leadership.release().await;
     server.abort();

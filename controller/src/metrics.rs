@@ -25,6 +25,10 @@ pub struct Metrics {
     pub api_writes: IntCounterVec,
     /// 1 while connected to a broker, by broker id.
     pub broker_connected: IntGaugeVec,
+    /// 1 while connected to a broker's claims' listener, by broker id.
+    pub claims_connected: IntGaugeVec,
+    /// When a CA's certificate ends, Unix seconds.
+    pub authority_not_after: IntGaugeVec,
     /// Devices by fleet and state.
     pub devices: IntGaugeVec,
     /// 1 while this process leads.
@@ -86,6 +90,16 @@ impl Metrics {
             api_writes: counters("api_writes_total", "Writes to the Kubernetes API", &["kind", "result"])?,
             reconcile_errors: counters("reconcile_errors_total", "Reconciles that failed", &["kind", "reason"])?,
             broker_connected: gauges("broker_connected", "1 while connected to the broker", &["broker"])?,
+            claims_connected: gauges(
+                "broker_claims_connected",
+                "1 while connected to the broker's claims' listener",
+                &["broker"],
+            )?,
+            authority_not_after: gauges(
+                "authority_not_after_timestamp_seconds",
+                "When the CA's certificate ends, Unix seconds",
+                &["namespace", "name"],
+            )?,
             devices: gauges("devices", "Devices by state", &["namespace", "fleet", "state"])?,
             rotation_devices: gauges(
                 "rotation_devices",

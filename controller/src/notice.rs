@@ -1,5 +1,8 @@
 //! What the engine wants people to know: becomes conditions and events on objects.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
 use certwave_core::model::ObjectRef;
 use certwave_ledger::FleetKey;
 use certwave_protocol::code::Code;
@@ -39,4 +42,31 @@ pub enum Notice {
         /// Device minus controller, seconds.
         seconds: i64,
     },
+    /// The device's clock was wrong and is right again.
+    ClockRight {
+        /// The `DeviceCertificate`.
+        object: ObjectRef,
+    },
+}
+
+/// Devices remembered at most; what is beyond is said again with each `hello`, and taken back by nothing.
+const MOST: usize = 10_000;
+
+/// Devices whose clocks are known to be wrong: only for them is it news that a clock is right.
+#[derive(Default)]
+pub struct Skewed(Mutex<HashSet<ObjectRef>>);
+
+impl Skewed {
+    /// Remembers one.
+    pub fn add(&self, object: &ObjectRef) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < MOST && !all.contains(object) {
+            all.insert(object.clone());
+        }
+    }
+
+    /// Forgets one; whether it was known.
+    pub fn remove(&self, object: &ObjectRef) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(object)
+    }
 }

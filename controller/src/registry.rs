@@ -32,6 +32,8 @@ pub struct BrokerEntry {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Host and port of the claims' listener, where there is one of its own.
+    pub claims: Option<(String, u16)>,
     /// Topic prefix.
     pub prefix: String,
     /// Anchors for its server certificate.
@@ -135,6 +137,7 @@ pub struct Registry {
     issuers: RwLock<HashMap<String, IssuerEntry>>,
     waiting: RwLock<HashSet<String>>,
     links: RwLock<HashMap<BrokerId, Link>>,
+    claims_links: RwLock<HashMap<BrokerId, Link>>,
     /// Set once what limits the work is known.
     open: AtomicBool,
     brokers_changed: Notify,
@@ -259,6 +262,19 @@ impl Registry {
     pub fn set_link(&self, id: BrokerId, link: Link) {
         if self.link(&id) != link {
             put(&self.links, id, Some(link));
+            self.links_changed.notify_waiters();
+        }
+    }
+
+    /// The connection to this broker's claims' listener.
+    pub fn claims_link(&self, id: &BrokerId) -> Link {
+        read(&self.claims_links, id).unwrap_or_default()
+    }
+
+    /// Reports the connection to a broker's claims' listener.
+    pub fn set_claims_link(&self, id: BrokerId, link: Link) {
+        if self.claims_link(&id) != link {
+            put(&self.claims_links, id, Some(link));
             self.links_changed.notify_waiters();
         }
     }

@@ -43,7 +43,7 @@ pub struct BrokerSpec {
     #[schemars(length(max = 300))]
     #[x_kube(validation = rules::mqtt_url("url"))]
     pub url: String,
-    /// Where holders of a claim connect, mqtts://host:port; the same as url where left out.
+    /// Where holders of a claim connect, and the controller to hear them, mqtts://host:port of a second broker; claims choose their client ids, and could end others' connections to the first. Needed for claims.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 300))]
     #[x_kube(validation = rules::mqtt_url("claimsUrl"))]

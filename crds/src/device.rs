@@ -24,7 +24,6 @@ use crate::{CertificateStatus, LocalRef, rules};
     printcolumn = r#"{"name":"Fleet","type":"string","jsonPath":".spec.fleetRef.name","description":"Its fleet."}"#,
     printcolumn = r#"{"name":"Device","type":"string","jsonPath":".spec.deviceId","description":"Its id, the common name of its certificate."}"#,
     printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state","description":"Where it stands."}"#,
-    printcolumn = r#"{"name":"Online","type":"boolean","jsonPath":".status.online","description":"Whether it is connected."}"#,
     printcolumn = r#"{"name":"Expires","type":"string","jsonPath":".status.certificates.current.notAfter","description":"End of its current certificate."}"#,
     printcolumn = r#"{"name":"Job","type":"string","jsonPath":".status.job.state","priority":1,"description":"State of its last job."}"#,
     printcolumn = r#"{"name":"Code","type":"string","jsonPath":".status.job.code","priority":1,"description":"Why its last job failed."}"#,
@@ -75,13 +74,6 @@ pub struct DeviceCertificateStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::time")]
     pub last_seen: Option<Time>,
-    /// Whether it is connected, as far as the broker says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub online: Option<bool>,
-    /// Version of its agent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub agent_version: Option<String>,
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]

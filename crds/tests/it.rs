@@ -104,6 +104,21 @@ fn whatever_people_or_the_controller_write_is_bounded() {
 }
 
 #[test]
+fn nothing_that_people_write_is_a_word_that_yaml_reads_as_something_else() {
+    // YAML 1.1, which kubectl reads, makes a boolean even of a field that is called `on`.
+    let words = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"];
+    let read_otherwise = |text: &str| words.contains(&text.to_lowercase().as_str());
+    let taken = complaints(|path, schema| {
+        let name = path.rsplit('.').next().unwrap_or_default();
+        let mut choices = schema["enum"].as_array().into_iter().flatten();
+        let people_write_it = path.contains(".spec");
+        (people_write_it && (read_otherwise(name) || choices.any(|choice| choice.as_str().is_some_and(read_otherwise))))
+            .then_some("is a word of YAML's own")
+    });
+    assert_eq!(taken, [] as [&str; 0]);
+}
+
+#[test]
 fn every_rule_says_what_is_wrong() {
     let mute = complaints(|_, schema| {
         let mut rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
@@ -143,6 +158,9 @@ fn holds(whole: &Value, part: &Value) -> bool {
         (Value::Object(whole), Value::Object(part)) => part
             .iter()
             .all(|(key, value)| whole.get(key).is_some_and(|found| holds(found, value))),
+        (Value::Array(whole), Value::Array(part)) => {
+            whole.len() == part.len() && whole.iter().zip(part).all(|(whole, part)| holds(whole, part))
+        }
         _ => whole == part,
     }
 }

@@ -16,6 +16,7 @@ pub mod mqtt;
 pub mod ports;
 pub mod process;
 pub mod programs;
+pub mod prometheus;
 pub mod proxy;
 pub mod scratch;
 pub mod screen;

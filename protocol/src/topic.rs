@@ -55,6 +55,11 @@ pub fn up_filter(prefix: &str) -> String {
     format!("{prefix}/+/up/+")
 }
 
+/// What the controller subscribes to where only claims speak.
+pub fn enrol_filter(prefix: &str) -> String {
+    format!("{prefix}/+/up/{}", Type::Enrol)
+}
+
 /// Reads an up topic; `None` for anything that no device or claim of this protocol publishes on.
 pub fn parse_up(prefix: &str, topic: &str) -> Option<(User, Type)> {
     parse(prefix, topic, "up")

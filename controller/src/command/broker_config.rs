@@ -43,6 +43,9 @@ pub struct Arguments {
     /// Where the configuration goes; printed where left out.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Where the configuration of the claims' broker goes: needed where the Broker has a claimsUrl.
+    #[arg(long)]
+    claims_out: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -66,7 +69,19 @@ pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
         acl_file: arguments.acl_file,
     };
     let files = mosquitto(&broker.spec, &options).map_err(CommandError::Refused)?;
+    let claims = match (files.claims, &arguments.claims_out) {
+        (None, _) => None,
+        (Some(config), Some(path)) => Some((path, config)),
+        (Some(_), None) => {
+            let message = "the Broker has a claimsUrl: say with --claims-out where the configuration of the second Mosquitto \
+                           goes. Claims choose their client ids, and all listeners of one Mosquitto share those";
+            return Err(CommandError::Refused(message.to_owned()));
+        }
+    };
     std::fs::write(&options.acl_file, files.acl).map_err(CommandError::file(&options.acl_file))?;
+    if let Some((path, config)) = claims {
+        std::fs::write(path, config).map_err(CommandError::file(path))?;
+    }
     if let Some(path) = &arguments.out {
         return std::fs::write(path, files.config).map_err(CommandError::file(path));
     }
@@ -132,14 +147,18 @@ spec:
     }
 
     #[test]
-    fn mosquitto_gets_two_listeners_and_access_rules() {
+    fn devices_and_claims_get_a_mosquitto_each() {
         let files = mosquitto(&parse(BROKER).unwrap().spec, &options()).unwrap();
         assert_eq!(files.config, include_str!("snapshots/mosquitto.conf"));
+        assert_eq!(
+            files.claims.as_deref(),
+            Some(include_str!("snapshots/mosquitto-claims.conf"))
+        );
         assert_eq!(files.acl, include_str!("snapshots/mosquitto.acl"));
     }
 
     #[test]
-    fn claims_and_devices_never_share_a_listener() {
+    fn claims_and_devices_never_share_a_port() {
         let mut spec = parse(BROKER).unwrap().spec;
         spec.claims_url = Some(spec.url.clone());
         assert!(mosquitto(&spec, &options()).is_err());

@@ -2,10 +2,9 @@
 //!
 //! A device may speak only for itself: its certificate's common name is its user name, the user name is its client id
 //! on the devices' listener, and the ACL gives it `<prefix>/<user>/up/#` to write and `.../down/#` to read. Claims have a
-//! listener of their own, where many connections share one user and so choose their client ids. There a hostile holder
-//! of a certificate can end a device's connection, or the controller's, by taking its client id, though neither hear nor speak for it (the
-//! ACL goes by user, and sessions are clean); Mosquitto has no rule per listener against that. So the claims' listener
-//! belongs where only installers and production lines reach it.
+//! listener of their own, where many connections share one user and so choose their client ids. As all listeners of one
+//! Mosquitto share the client ids, and whoever takes one ends the connection that had it, the claims' listener belongs to a
+//! Mosquitto of its own: there honest client ids are random, so nobody can take them, and no device's is among them.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -28,12 +27,14 @@ pub struct MosquittoOptions {
     pub acl_file: PathBuf,
 }
 
-/// Two files.
+/// What the files hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MosquittoFiles {
-    /// `mosquitto.conf`.
+    /// `mosquitto.conf` of the devices' broker.
     pub config: String,
-    /// The ACL file that it names.
+    /// `mosquitto.conf` of the claims' broker, where there is one.
+    pub claims: Option<String>,
+    /// The ACL file that both name.
     pub acl: String,
 }
 
@@ -45,24 +46,10 @@ pub fn mosquitto(broker: &BrokerSpec, options: &MosquittoOptions) -> Result<Mosq
     let devices = port(&broker.url)?;
     let claims = broker.claims_url.as_deref().map(port).transpose()?;
     if claims == Some(devices) {
-        return Err("spec.claimsUrl needs another port than spec.url: claims have a listener of their own".to_owned());
+        return Err("spec.claimsUrl needs another port than spec.url: claims have a broker of their own".to_owned());
     }
-    let mut config = String::from(
-        "# Generated from the Broker object: change that, not this.\n\
-         per_listener_settings false\n\
-         allow_anonymous false\n\
-         persistence false\n\
-         # One client, the controller, reads what all devices say.\n\
-         max_inflight_messages 1000\n\
-         max_queued_messages 100000\n\
-         message_size_limit 32768\n\
-         max_packet_size 34816\n",
-    );
-    let _ = writeln!(config, "acl_file {}", options.acl_file.display());
-    listener(&mut config, devices, options, "use_username_as_clientid true\n");
-    if let Some(claims) = claims {
-        listener(&mut config, claims, options, "");
-    }
+    let config = config(devices, options, "use_username_as_clientid true\n");
+    let claims = claims.map(|port| self::config(port, options, ""));
     let prefix = &broker.topic_prefix;
     let acl = format!(
         "# Generated from the Broker object: change that, not this.\n\
@@ -74,19 +61,32 @@ pub fn mosquitto(broker: &BrokerSpec, options: &MosquittoOptions) -> Result<Mosq
          pattern write {prefix}/%u/up/#\n\
          pattern read {prefix}/%u/down/#\n",
     );
-    Ok(MosquittoFiles { config, acl })
+    Ok(MosquittoFiles { config, claims, acl })
 }
 
-fn listener(config: &mut String, port: u16, options: &MosquittoOptions, client_ids: &str) {
+fn config(port: u16, options: &MosquittoOptions, client_ids: &str) -> String {
+    let mut config = String::from(
+        "# Generated from the Broker object: change that, not this.\n\
+         per_listener_settings false\n\
+         allow_anonymous false\n\
+         persistence false\n\
+         # One client, the controller, reads what all others say.\n\
+         max_inflight_messages 1000\n\
+         max_queued_messages 100000\n\
+         message_size_limit 32768\n\
+         max_packet_size 34816\n",
+    );
     let _ = write!(
         config,
-        "\nlistener {port} {bind}\ncafile {ca}\ncertfile {cert}\nkeyfile {key}\ntls_version tlsv1.2\n\
+        "acl_file {acl}\n\nlistener {port} {bind}\ncafile {ca}\ncertfile {cert}\nkeyfile {key}\ntls_version tlsv1.2\n\
          require_certificate true\nuse_identity_as_username true\n{client_ids}",
+        acl = options.acl_file.display(),
         bind = options.bind,
         ca = options.ca_file.display(),
         cert = options.cert_file.display(),
         key = options.key_file.display(),
     );
+    config
 }
 
 fn port(url: &str) -> Result<u16, String> {

@@ -106,6 +106,9 @@ impl Engine {
             });
         }
         self.ledger.write(self.epoch, write).await?;
+        if sent_certificate.is_some() {
+            self.metrics.certificates_issued.with_label_values(&["device"]).inc();
+        }
         if let Some(job) = moved {
             self.moved(&device, job);
         }

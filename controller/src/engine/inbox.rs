@@ -85,16 +85,21 @@ impl Engine {
         let (signer, key) = Self::signer(&device, envelope.signer())?;
         let payload = verified.insert(envelope.verify(&key).map_err(|e| (e.code(), e.to_string()))?);
         if let Body::Hello(hello) = &payload.body {
-            let skew = hello.clock.saturating_sub(now() / 1000);
-            // Each time: on this connection another message may have come first. What is shown is not written again.
-            if skew.unsigned_abs() > CLOCK_SKEW {
-                self.notify(Notice::ClockSkew {
-                    object: device.object.clone(),
-                    seconds: skew,
-                });
-            }
+            self.judge_clock(&device, hello.clock.saturating_sub(now() / 1000));
         }
         self.decide(&identity, device, signer, payload).await
+    }
+
+    /// Tells people of a clock that is wrong by `skew` seconds, and of one that was.
+    fn judge_clock(&self, device: &Device, skew: i64) {
+        let object = device.object.clone();
+        if skew.unsigned_abs() > CLOCK_SKEW {
+            self.skewed.add(&object);
+            // Each time: on this connection another message may have come first. What is shown is not written again.
+            self.notify(Notice::ClockSkew { object, seconds: skew });
+        } else if self.skewed.remove(&object) && !self.notify(Notice::ClockRight { object: object.clone() }) {
+            self.skewed.add(&object);
+        }
     }
 
     /// Which of the device's recorded keys this is; a certificate that has ended signs nothing any more.

@@ -10,7 +10,7 @@ use certwave_protocol::ids::{Fingerprint, JobId};
 
 use super::inbox::{Refusal, code_of};
 use super::{Engine, now};
-use crate::reconcile::ensure_crl;
+use crate::crl::{CrlFault, ensure_crl};
 use crate::registry::{FleetEntry, IssuerEntry};
 
 impl Engine {
@@ -89,10 +89,12 @@ impl Engine {
                 at / 1000,
             )
             .map_err(|e| ours(&e))?;
-        ensure_crl(&*self.ledger, self.epoch, &issuer, &leaf.partition, at / 1000)
+        ensure_crl(&*self.ledger, self.epoch, &issuer, &leaf.partition, at)
             .await
-            .map_err(|e| ours(&e))?;
-        self.metrics.certificates_issued.with_label_values(&["device"]).inc();
+            .map_err(|fault| match fault {
+                CrlFault::Ledger(error) => self.out(&error),
+                CrlFault::Crl(error) => ours(&error),
+            })?;
         let record = CertificateRecord {
             fingerprint: Fingerprint::of(&leaf.der),
             serial: leaf.serial,

@@ -1,4 +1,7 @@
-//! One connection to each broker: mutual TLS as `~controller`, `QoS` 1, clean session.
+//! The connections to each broker: mutual TLS as `~controller`, `QoS` 1, clean session.
+//!
+//! A broker has one door for devices and, where `claimsUrl` names it, another one for claims. The controller knocks at both. At
+//! the claims' door client ids are free, so its own is one that nobody can guess: whoever could would end its connection.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use certwave_protocol::code::Code;
-use certwave_protocol::ids::BrokerId;
+use certwave_protocol::ids::{BrokerId, Nonce};
 use certwave_protocol::message::{Payload, Type};
 use certwave_protocol::topic::{self, User};
 use certwave_protocol::{MAX_MESSAGE, envelope};
@@ -18,9 +21,10 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::Engine;
+use crate::gate::Gate;
 use crate::registry::{BrokerEntry, Link};
 
-/// The controller's MQTT user.
+/// The controller's MQTT user, and its client id where that has to be the same.
 const USER: &str = "~controller";
 /// Messages are handled in so many lines; one device's messages stay in one line and so in their order.
 const LANES: usize = 16;
@@ -44,6 +48,52 @@ pub(super) struct Speaker {
     /// The broker.
     pub(super) entry: Arc<BrokerEntry>,
     client: AsyncClient,
+    gate: Arc<Gate>,
+}
+
+/// Where to connect, and to whom to listen there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// Devices, and claims too where they have no door of their own.
+    Devices,
+    /// Claims alone.
+    Claims,
+}
+
+impl Door {
+    fn of(entry: &BrokerEntry) -> impl Iterator<Item = Self> {
+        std::iter::once(Self::Devices).chain(entry.claims.as_ref().map(|_| Self::Claims))
+    }
+
+    fn address(self, entry: &BrokerEntry) -> (String, u16) {
+        match (self, &entry.claims) {
+            (Self::Claims, Some(address)) => address.clone(),
+            _ => (entry.host.clone(), entry.port),
+        }
+    }
+
+    fn client_id(self) -> String {
+        match self {
+            Self::Devices => USER.to_owned(),
+            Self::Claims => format!("{USER}.{}", Nonce(rand::random())),
+        }
+    }
+
+    fn filter(self, entry: &BrokerEntry) -> String {
+        match self {
+            Self::Devices => topic::up_filter(&entry.prefix),
+            Self::Claims => topic::enrol_filter(&entry.prefix),
+        }
+    }
+
+    /// Whether this is where such a message is answered. One broker may stand behind both doors and deliver a claim's at each.
+    fn answers(self, entry: &BrokerEntry, user: &User) -> bool {
+        match (self, user) {
+            (Self::Devices, User::Claim(_)) => entry.claims.is_none(),
+            (Self::Devices, User::Device(_)) | (Self::Claims, User::Claim(_)) => true,
+            (Self::Claims, User::Device(_)) => false,
+        }
+    }
 }
 
 impl Links {
@@ -72,16 +122,21 @@ impl Links {
 }
 
 impl Speaker {
-    /// Signs and publishes. What is lost here is asked for again by the device's next `hello`.
-    pub(super) fn say(&self, to: &User, payload: &Payload) {
+    /// Signs and publishes; answers whether it was handed over. What is lost here is asked for again by the device's next
+    /// `hello`. A deposed leader says nothing: not even that it will not.
+    pub(super) fn say(&self, to: &User, payload: &Payload) -> bool {
+        if !self.gate.is_open() {
+            return false;
+        }
         let message = envelope::sign_down(payload, &self.entry.control_key, &self.entry.control_chain);
         let topic = topic::down(&self.entry.prefix, to, payload.body.kind());
-        if let Err(error) = self
+        let handed = self
             .client
-            .try_publish(topic, message, PublishOptions::new(QoS::AtLeastOnce))
-        {
+            .try_publish(topic, message, PublishOptions::new(QoS::AtLeastOnce));
+        if let Err(error) = &handed {
             tracing::warn!(broker = %self.entry.id, %error, "a message was not handed over");
         }
+        handed.is_ok()
     }
 }
 
@@ -93,9 +148,9 @@ struct Heard {
     at: Instant,
 }
 
-/// Keeps one task for each broker of the registry, for ever.
+/// Keeps a task for each door of each broker of the registry, for ever.
 pub(super) async fn supervise(engine: Arc<Engine>) {
-    let mut tasks: HashMap<BrokerId, (String, Guard)> = HashMap::new();
+    let mut tasks: HashMap<BrokerId, (String, Vec<Guard>)> = HashMap::new();
     let registry = Arc::clone(&engine.registry);
     loop {
         let mut changed = std::pin::pin!(registry.brokers_changed());
@@ -110,8 +165,9 @@ pub(super) async fn supervise(engine: Arc<Engine>) {
         });
         for entry in wanted {
             if !tasks.contains_key(&entry.id) {
-                let task = tokio::spawn(keep(Arc::clone(&engine), Arc::clone(&entry)));
-                tasks.insert(entry.id.clone(), (entry.version.clone(), Guard(task.abort_handle())));
+                let keep = |door| tokio::spawn(keep(Arc::clone(&engine), Arc::clone(&entry), door)).abort_handle();
+                let guards = Door::of(&entry).map(|door| Guard(keep(door))).collect();
+                tasks.insert(entry.id.clone(), (entry.version.clone(), guards));
             }
         }
         changed.await;
@@ -128,25 +184,13 @@ impl Drop for Guard {
 }
 
 /// Connects again and again, with growing pauses.
-async fn keep(engine: Arc<Engine>, entry: Arc<BrokerEntry>) {
+async fn keep(engine: Arc<Engine>, entry: Arc<BrokerEntry>, door: Door) {
     let mut pause = FIRST_PAUSE;
-    loop {
+    while engine.gate.is_open() {
         let began = Instant::now();
-        let error = once(&engine, &entry).await;
-        engine.links.set(&entry.id, None);
-        engine
-            .metrics
-            .broker_connected
-            .with_label_values(&[entry.id.as_str()])
-            .set(0);
-        tracing::warn!(broker = %entry.id, %error, "not connected");
-        engine.registry.set_link(
-            entry.id.clone(),
-            Link {
-                connected: false,
-                error: Some(error),
-            },
-        );
+        let error = once(&engine, &entry, door).await;
+        tracing::warn!(broker = %entry.id, ?door, %error, "not connected");
+        engine.report(&entry, door, Err(error));
         if began.elapsed() > LAST_PAUSE {
             pause = FIRST_PAUSE;
         }
@@ -156,13 +200,38 @@ async fn keep(engine: Arc<Engine>, entry: Arc<BrokerEntry>) {
     }
 }
 
+impl Engine {
+    /// Lets everybody know of a connection's beginning or end.
+    fn report(&self, entry: &BrokerEntry, door: Door, outcome: Result<Speaker, String>) {
+        let link = Link {
+            connected: outcome.is_ok(),
+            error: outcome.as_ref().err().cloned(),
+        };
+        let (gauge, speaker) = match door {
+            Door::Devices => (&self.metrics.broker_connected, Some(outcome.ok())),
+            Door::Claims => (&self.metrics.claims_connected, None),
+        };
+        gauge
+            .with_label_values(&[entry.id.as_str()])
+            .set(i64::from(link.connected));
+        match speaker {
+            Some(speaker) => {
+                self.links.set(&entry.id, speaker);
+                self.registry.set_link(entry.id.clone(), link);
+            }
+            None => self.registry.set_claims_link(entry.id.clone(), link),
+        }
+    }
+}
+
 /// One connection from its beginning to its end; says why it ended.
-async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>) -> String {
+async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>, door: Door) -> String {
     let tls = match tls(entry) {
         Ok(tls) => tls,
         Err(error) => return format!("the controller's credential for the broker cannot be used: {error}"),
     };
-    let mut options = MqttOptions::new(USER, (entry.host.clone(), entry.port));
+    let (host, port) = door.address(entry);
+    let mut options = MqttOptions::new(door.client_id(), (host.clone(), port));
     options.set_transport(Transport::Tls(TlsConfiguration::Rustls(Arc::new(tls))));
     options.set_keep_alive(20);
     options.set_clean_session(true);
@@ -172,13 +241,22 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>) -> String {
     let speaker = Speaker {
         entry: Arc::clone(entry),
         client: client.clone(),
+        gate: Arc::clone(&engine.gate),
     };
     let lanes = lanes(engine, &speaker);
-    let filter = topic::up_filter(&entry.prefix);
+    let filter = door.filter(entry);
     loop {
-        match events.poll().await {
+        let event = tokio::select! {
+            // First: what waits in the outbox must not leave either.
+            biased;
+            () = engine.gate.closed() => return "this process no longer leads".to_owned(),
+            event = events.poll() => event,
+        };
+        match event {
             Ok(Event::Incoming(Incoming::ConnAck(_))) => {
-                engine.registry.presence.forget(&entry.id);
+                if door == Door::Devices {
+                    engine.registry.presence.forget(&entry.id);
+                }
                 if let Err(error) = client.try_subscribe(&filter, QoS::AtLeastOnce) {
                     return error.to_string();
                 }
@@ -191,21 +269,9 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>) -> String {
                 {
                     return format!("the broker refuses the subscription to {filter}; check its ACL");
                 }
-                engine.links.set(&entry.id, Some(speaker.clone()));
-                engine
-                    .metrics
-                    .broker_connected
-                    .with_label_values(&[entry.id.as_str()])
-                    .set(1);
-                engine.registry.set_link(
-                    entry.id.clone(),
-                    Link {
-                        connected: true,
-                        error: None,
-                    },
-                );
+                engine.report(entry, door, Ok(speaker.clone()));
                 engine.registry.nudge();
-                tracing::info!(broker = %entry.id, host = %entry.host, port = entry.port, "connected");
+                tracing::info!(broker = %entry.id, ?door, host, port, "connected");
             }
             Ok(Event::Incoming(Incoming::Publish(message))) => {
                 let Ok(topic) = std::str::from_utf8(&message.topic) else {
@@ -219,6 +285,9 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>) -> String {
                         .inc();
                     continue;
                 };
+                if !door.answers(entry, &user) {
+                    continue;
+                }
                 let mut hasher = DefaultHasher::new();
                 user.hash(&mut hasher);
                 let lane = usize::try_from(hasher.finish() % LANES as u64).unwrap_or(0);
@@ -289,4 +358,90 @@ fn causes(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use certwave_core::model::ObjectRef;
+    use certwave_pki::{KeyAlgorithm, PrivateKey};
+    use certwave_protocol::VERSION;
+    use certwave_protocol::jws::SigningKey;
+    use certwave_protocol::message::{Body, Rejected};
+    use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+    use super::*;
+
+    fn entry(claims: Option<(String, u16)>) -> BrokerEntry {
+        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        let der = key.secret_pkcs8_der();
+        BrokerEntry {
+            id: "b".parse().unwrap(),
+            object: ObjectRef {
+                namespace: "n".to_owned(),
+                name: "b".to_owned(),
+            },
+            host: "localhost".to_owned(),
+            port: 1,
+            claims,
+            prefix: "certwave".to_owned(),
+            anchors: Vec::new(),
+            client_chain: Vec::new(),
+            client_key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.to_vec())),
+            control_key: SigningKey::from_pkcs8(der).unwrap(),
+            control_chain: Vec::new(),
+            version: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deposed_leader_hands_nothing_over() {
+        let options = MqttOptions::new("test", ("localhost".to_owned(), 1));
+        // Nobody polls: what is handed over stays in the outbox.
+        let (client, _outbox) = AsyncClient::builder(options).capacity(8).build();
+        let gate = Gate::open();
+        let speaker = Speaker {
+            entry: Arc::new(entry(None)),
+            client,
+            gate: Arc::clone(&gate),
+        };
+        let user = User::Device("d-1".parse().unwrap());
+        let payload = Payload {
+            v: VERSION,
+            broker: "b".parse().unwrap(),
+            device: "d-1".parse().unwrap(),
+            session: Nonce([1; 16]),
+            job: None,
+            nonce: None,
+            epoch: Some(1),
+            body: Body::Rejected(Rejected {
+                of: Type::Hello,
+                code: Code::TryLater,
+                message: String::new(),
+                job_state: None,
+            }),
+        };
+        assert!(speaker.say(&user, &payload));
+        gate.close();
+        assert!(!speaker.say(&user, &payload));
+    }
+
+    #[test]
+    fn each_message_is_answered_at_one_door() {
+        let device = User::Device("d-1".parse().unwrap());
+        let claim = User::Claim("line-1".parse().unwrap());
+        for entry in [entry(None), entry(Some(("claims".to_owned(), 2)))] {
+            for user in [&device, &claim] {
+                let doors = Door::of(&entry).filter(|door| door.answers(&entry, user));
+                assert_eq!(doors.count(), 1, "{} {:?}", user.name(), entry.claims);
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_can_guess_the_controllers_client_id_at_the_claims_door() {
+        assert_eq!(Door::Devices.client_id(), USER);
+        assert_ne!(Door::Claims.client_id(), Door::Claims.client_id());
+        assert!(Door::Claims.client_id().len() > USER.len() + 20);
+    }
 }

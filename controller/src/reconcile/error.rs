@@ -2,6 +2,8 @@
 
 use certwave_ledger::LedgerError;
 
+use crate::crl::CrlFault;
+
 /// Why a reconcile has to be repeated. What a person must change is no error but a condition.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -55,6 +57,19 @@ impl Error {
             Self::Gates(_) => "gates",
             Self::Ended(_) => "watch-ended",
             Self::Panicked(_) => "panic",
+        }
+    }
+}
+
+impl From<CrlFault> for Error {
+    fn from(fault: CrlFault) -> Self {
+        match fault {
+            CrlFault::Ledger(error) => Self::Ledger(error),
+            CrlFault::Crl(error) => Self::Pki {
+                what: "CRL",
+                why: error.to_string(),
+                category: error.category(),
+            },
         }
     }
 }

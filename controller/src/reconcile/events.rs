@@ -12,7 +12,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
 
 use super::error::{Error, Result};
-use super::projection::Show;
+use super::projection::{CLOCK_SKEW, ENROLMENT_REFUSED, Show};
 use super::shared::Shared;
 use super::status::{Verdict, camel_case, shorten};
 use crate::notice::Notice;
@@ -58,13 +58,17 @@ fn aspect(notice: &Notice) -> Option<Show> {
             object, code, detail, ..
         } => Some(Show::Aspect {
             object: object.clone()?,
-            kind: "EnrolmentRefused",
+            kind: ENROLMENT_REFUSED,
             verdict: Verdict::yes(&camel_case(code.as_str()), format!("a claim was refused: {detail}")),
         }),
         Notice::ClockSkew { object, seconds } => Some(Show::Aspect {
             object: object.clone(),
-            kind: "ClockSkew",
+            kind: CLOCK_SKEW,
             verdict: Verdict::yes("ClockSkew", format!("the device's clock is {}; set it", skew(*seconds))),
+        }),
+        Notice::ClockRight { object } => Some(Show::Settled {
+            object: object.clone(),
+            kind: CLOCK_SKEW,
         }),
     }
 }
@@ -108,7 +112,7 @@ impl Publisher {
                 let note = format!("device {device}: enrolment refused: {code}: {detail}");
                 self.warn(fleet, object.as_ref(), "EnrolmentRefused", note).await;
             }
-            Notice::EnrolmentRefused { fleet: None, .. } | Notice::ClockSkew { .. } => {}
+            Notice::EnrolmentRefused { fleet: None, .. } | Notice::ClockSkew { .. } | Notice::ClockRight { .. } => {}
         }
     }
 

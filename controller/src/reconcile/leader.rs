@@ -10,8 +10,9 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ObjectMeta, PostParams};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+
+use crate::gate::Gate;
 
 /// How long a Lease holds without a renewal, seconds. Followers measure it from when they saw the last renewal, by their own
 /// clock.
@@ -26,10 +27,10 @@ const GIVE_UP: Duration = Duration::from_secs(12);
 /// For one request; two of them fit between giving up and the last renewal.
 const REQUEST: Duration = Duration::from_secs(4);
 
-/// Leadership, as long as [`lost`](Self::lost) has not resolved.
+/// Leadership, as long as its [`gate`](Self::gate) is open.
 pub struct Leadership {
     candidate: Arc<Candidate>,
-    gone: Arc<Notify>,
+    gate: Arc<Gate>,
     renewing: JoinHandle<()>,
 }
 
@@ -49,9 +50,10 @@ pub async fn acquire(
         identity: identity.to_owned(),
     });
     let mut seen = Seen::default();
-    loop {
+    let since = loop {
+        let asked = Instant::now();
         match candidate.attempt(&mut seen).await {
-            Ok(true) => break,
+            Ok(true) => break asked,
             Ok(false) => {}
             Err(LeaseError::Api(kube::Error::Api(status))) if matches!(status.code, 401 | 403) => {
                 return Err(LeaseError::Refused(status.message.clone()));
@@ -59,25 +61,31 @@ pub async fn acquire(
             Err(error) => tracing::warn!(%error, lease = lease_name, "cannot read or take the lease"),
         }
         tokio::time::sleep(PERIOD).await;
-    }
+    };
     tracing::info!(lease = lease_name, identity, "leading");
-    let gone = Arc::new(Notify::new());
-    let renewing = tokio::spawn(renew(Arc::clone(&candidate), Arc::clone(&gone)));
+    let gate = Gate::open_until(since + GIVE_UP);
+    let renewing = tokio::spawn(renew(Arc::clone(&candidate), Arc::clone(&gate), since));
     Ok(Leadership {
         candidate,
-        gone,
+        gate,
         renewing,
     })
 }
 
 impl Leadership {
+    /// Open as long as this process leads; whoever finds out otherwise closes it.
+    pub fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.gate)
+    }
+
     /// Resolves when leadership is lost: stop writing at once.
     pub async fn lost(&self) {
-        self.gone.notified().await;
+        self.gate.closed().await;
     }
 
     /// Gives the Lease up, so that another process can lead without waiting for its end.
     pub async fn release(self) {
+        self.gate.close();
         self.renewing.abort();
         if let Err(error) = self.candidate.release().await {
             tracing::warn!(%error, "cannot release the lease; it runs out by itself");
@@ -87,12 +95,13 @@ impl Leadership {
 
 impl Drop for Leadership {
     fn drop(&mut self) {
+        self.gate.close();
         self.renewing.abort();
     }
 }
 
-async fn renew(candidate: Arc<Candidate>, gone: Arc<Notify>) {
-    let (mut renewed, mut wait) = (Instant::now(), PERIOD);
+async fn renew(candidate: Arc<Candidate>, gate: Arc<Gate>, since: Instant) {
+    let (mut renewed, mut wait) = (since, PERIOD);
     loop {
         tokio::time::sleep(wait.min(GIVE_UP.saturating_sub(renewed.elapsed()))).await;
         // Others count from the write, which may be long before its answer.
@@ -100,6 +109,7 @@ async fn renew(candidate: Arc<Candidate>, gone: Arc<Notify>) {
         let left = GIVE_UP.saturating_sub(renewed.elapsed());
         wait = match tokio::time::timeout(left, candidate.extend()).await {
             Ok(Ok(Extended::Renewed)) => {
+                gate.prolong(asked + GIVE_UP);
                 renewed = asked;
                 PERIOD
             }
@@ -118,7 +128,7 @@ async fn renew(candidate: Arc<Candidate>, gone: Arc<Notify>) {
             }
         };
     }
-    gone.notify_one();
+    gate.close();
 }
 
 /// What a follower remembers of the Lease: its version, and when it first saw it, by its own clock.

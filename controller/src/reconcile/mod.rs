@@ -32,11 +32,10 @@ use futures::{Stream, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-pub use authority::{CrlFault, ensure_crl};
 pub use error::{Error, Result};
 
 use crate::metrics::Metrics;
-use crate::notice::Notice;
+use crate::notice::{Notice, Skewed};
 use crate::registry::Registry;
 use drive::{Again, Objects};
 use shared::Shared;
@@ -57,6 +56,8 @@ pub struct Context {
     pub registry: Arc<Registry>,
     /// What the engine wants people to know.
     pub notices: mpsc::Receiver<Notice>,
+    /// Devices whose clocks are known to be wrong.
+    pub skewed: Arc<Skewed>,
     /// Base URL of CRLs and CA certificates for CAs that name none; `None`: those publish nothing.
     pub publication_base: Option<String>,
     /// Only objects of this namespace; `None`: of all.

@@ -12,11 +12,14 @@ use kube::api::Api;
 use tokio::sync::watch;
 
 use super::Context;
-use super::authority::{AuthorityState, ensure_crl};
+use super::authority::AuthorityState;
 use super::broker::BrokerState;
 use super::directory::Directory;
 use super::error::{Error, Result};
+use super::time::now_ms;
+use crate::crl::ensure_crl;
 use crate::metrics::Metrics;
+use crate::notice::Skewed;
 use crate::registry::{IssuerEntry, Registry};
 
 /// Values of the metrics' label `state`.
@@ -37,6 +40,7 @@ pub(super) struct Shared {
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) epoch: Epoch,
     pub(super) registry: Arc<Registry>,
+    pub(super) skewed: Arc<Skewed>,
     pub(super) publication_base: Option<String>,
     /// Only this namespace, if any.
     pub(super) scope: Option<String>,
@@ -76,6 +80,7 @@ impl Shared {
             ledger: Arc::clone(&context.ledger),
             epoch: context.epoch,
             registry: Arc::clone(&context.registry),
+            skewed: Arc::clone(&context.skewed),
             publication_base: context.publication_base.clone(),
             scope: context.namespace.clone(),
             authorities: Directory::default(),
@@ -89,8 +94,8 @@ impl Shared {
     }
 
     /// Sees to a CRL of this partition, and counts it if it is new.
-    pub(super) async fn ensure_crl(&self, issuer: &IssuerEntry, partition: &str, now: i64) -> Result<()> {
-        if ensure_crl(&*self.ledger, self.epoch, issuer, partition, now).await? {
+    pub(super) async fn ensure_crl(&self, issuer: &IssuerEntry, partition: &str) -> Result<()> {
+        if ensure_crl(&*self.ledger, self.epoch, issuer, partition, now_ms()).await? {
             self.published_crl();
         }
         Ok(())
@@ -119,6 +124,16 @@ impl Shared {
             let labels = [fleet.namespace.as_str(), fleet.name.as_str(), state];
             // Not there is as good.
             let _ = self.metrics.devices.remove_label_values(&labels);
+        }
+    }
+
+    /// Shows when a CA's certificate ends, Unix seconds; `None`: it is gone.
+    pub(super) fn show_authority_end(&self, object: &ObjectRef, not_after: Option<i64>) {
+        let labels = [object.namespace.as_str(), object.name.as_str()];
+        match not_after {
+            Some(end) => self.metrics.authority_not_after.with_label_values(&labels).set(end),
+            // Not there is as good.
+            None => drop(self.metrics.authority_not_after.remove_label_values(&labels)),
         }
     }
 

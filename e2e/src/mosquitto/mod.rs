@@ -1,11 +1,11 @@
-//! Mosquitto with mutual TLS on loopback: a listener for devices and one for claims.
+//! Mosquitto with mutual TLS on loopback: one process for devices and one for claims, as the listeners of one share client ids.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use certwave_crds::Broker;
 use rustix::process::Signal;
 use serde_json::json;
@@ -19,6 +19,9 @@ use crate::{ports, programs, tools};
 
 const READY: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(10);
+/// The two processes.
+const DEVICES: &str = "devices";
+const CLAIMS: &str = "claims";
 
 /// The files that a broker's configuration names.
 #[derive(Debug, Clone)]
@@ -33,13 +36,13 @@ pub struct Files {
     pub acl: PathBuf,
 }
 
-/// A running broker. It is killed on drop, and by the kernel when this process ends.
+/// A running broker: both processes, always treated alike. They are killed on drop, and by the kernel when this process ends.
 pub struct Mosquitto {
     program: PathBuf,
     device_port: u16,
     claim_port: u16,
     files: Files,
-    process: Option<Process>,
+    processes: Vec<Process>,
     scratch: Scratch,
 }
 
@@ -63,7 +66,7 @@ impl Mosquitto {
             device_port: ports::free()?,
             claim_port: ports::free()?,
             files,
-            process: None,
+            processes: Vec::new(),
             scratch,
         })
     }
@@ -121,16 +124,22 @@ impl Mosquitto {
         command.arg("--cert-file").arg(&self.files.certificate);
         command.arg("--key-file").arg(&self.files.key);
         command.arg("--acl-file").arg(&self.files.acl);
-        let config = tools::output(&mut command)?;
+        let (devices, claims) = (self.config(DEVICES), self.config(CLAIMS));
+        command.arg("--out").arg(&devices).arg("--claims-out").arg(&claims);
+        tools::output(&mut command)?;
         // Started by root, Mosquitto would become a user who cannot read these files; and a process that changes its
         // user is no longer killed with its parent.
-        let own = if rustix::process::geteuid().is_root() {
-            "user root\n"
-        } else {
-            ""
-        };
-        self.scratch.write("mosquitto.conf", format!("{own}{config}"))?;
+        if rustix::process::geteuid().is_root() {
+            for path in [devices, claims] {
+                let config = std::fs::read_to_string(&path)?;
+                std::fs::write(path, format!("user root\n{config}"))?;
+            }
+        }
         Ok(())
+    }
+
+    fn config(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(format!("{name}.conf"))
     }
 
     /// Starts it and waits until both ports answer.
@@ -138,10 +147,12 @@ impl Mosquitto {
     /// # Errors
     /// When it ends at once or does not listen; with its log.
     pub async fn start(&mut self) -> Result<()> {
-        let mut command = Command::new(&self.program);
-        command.arg("-c").arg(self.scratch.path().join("mosquitto.conf"));
-        let mut process = Process::spawn("mosquitto", &command, &self.scratch.path().join("mosquitto.log"))?;
-        for address in [self.device_address(), self.claim_address()] {
+        let mut processes = Vec::new();
+        for (name, address) in [(DEVICES, self.device_address()), (CLAIMS, self.claim_address())] {
+            let mut command = Command::new(&self.program);
+            command.arg("-c").arg(self.config(name));
+            let log = self.scratch.path().join(format!("{name}.log"));
+            let mut process = Process::spawn("mosquitto", &command, &log)?;
             let listening = wait_for("Mosquitto to listen", READY, || {
                 let ended = process.exited();
                 async move {
@@ -153,8 +164,9 @@ impl Mosquitto {
             });
             listening.await.with_context(|| self.log_tail())?;
             process.check_running()?;
+            processes.push(process);
         }
-        self.process = Some(process);
+        self.processes = processes;
         Ok(())
     }
 
@@ -163,15 +175,15 @@ impl Mosquitto {
     /// # Errors
     /// When it had to be killed.
     pub fn stop(&mut self) -> Result<()> {
-        match self.process.take() {
-            Some(mut process) => process.stop(GRACE).map(drop),
-            None => Ok(()),
+        for mut process in self.processes.drain(..) {
+            process.stop(GRACE)?;
         }
+        Ok(())
     }
 
     /// Ends it as a power cut would (SIGKILL).
     pub fn kill(&mut self) {
-        self.process = None;
+        self.processes.clear();
     }
 
     /// Stops and starts it, on the same ports.
@@ -188,7 +200,7 @@ impl Mosquitto {
     /// # Errors
     /// When it does not run.
     pub fn reload(&self) -> Result<()> {
-        self.running()?.signal(Signal::HUP)
+        self.each(|process| process.signal(Signal::HUP))
     }
 
     /// Stops it in its tracks: connections stay open, nobody answers, until [`Mosquitto::resume`].
@@ -196,7 +208,7 @@ impl Mosquitto {
     /// # Errors
     /// When it does not run.
     pub fn pause(&self) -> Result<()> {
-        self.running()?.pause()
+        self.each(Process::pause)
     }
 
     /// Lets it go on.
@@ -204,14 +216,17 @@ impl Mosquitto {
     /// # Errors
     /// When it does not run.
     pub fn resume(&self) -> Result<()> {
-        self.running()?.resume()
+        self.each(Process::resume)
     }
 
-    /// The end of its log.
+    /// The end of its logs.
     pub fn log_tail(&self) -> String {
-        let log = std::fs::read_to_string(self.scratch.path().join("mosquitto.log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
+        let tail = |name: &str| {
+            let log = std::fs::read_to_string(self.scratch.path().join(format!("{name}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            lines[lines.len().saturating_sub(30)..].join("\n")
+        };
+        format!("{}\n{}", tail(DEVICES), tail(CLAIMS))
     }
 
     /// What a person would declare for this broker.
@@ -231,7 +246,8 @@ impl Mosquitto {
         }))?)
     }
 
-    fn running(&self) -> Result<&Process> {
-        self.process.as_ref().context("Mosquitto does not run")
+    fn each(&self, act: impl Fn(&Process) -> Result<()>) -> Result<()> {
+        ensure!(!self.processes.is_empty(), "Mosquitto does not run");
+        self.processes.iter().try_for_each(act)
     }
 }

@@ -191,6 +191,11 @@ impl Stack {
             Some(&broker.status.as_ref()?.conditions)
         })
         .await?;
+        // Whoever asks the claims' listener before is not heard.
+        self.wait_condition::<Broker>(objects::BROKER, "ClaimsConnected", |broker| {
+            Some(&broker.status.as_ref()?.conditions)
+        })
+        .await?;
         self.wait_condition::<Fleet>(objects::FLEET, "Ready", |fleet| {
             Some(&fleet.status.as_ref()?.conditions)
         })

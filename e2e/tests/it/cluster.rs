@@ -47,10 +47,12 @@ async fn the_controller_has_its_permissions_and_no_others() {
         "it must not delete Secrets"
     );
 
-    Api::<Namespace>::all(client.clone())
-        .list(&ListParams::default())
-        .await
-        .unwrap();
+    let namespaces = Api::<Namespace>::all(client.clone());
+    namespaces.get(&other).await.unwrap();
+    assert!(
+        refused(namespaces.list(&ListParams::default()).await),
+        "it must not list all namespaces"
+    );
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some("l".into()),

@@ -5,6 +5,7 @@ mod broker;
 mod cluster;
 mod crds;
 mod faults;
+mod gates;
 mod hostile;
 mod reconcile;
 mod shared;

@@ -1,7 +1,7 @@
 //! Devices that a Rotation could take.
 
 use certwave_core::model::Millis;
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 
 use super::column::Columns;
 use super::declare;
@@ -60,10 +60,14 @@ pub(super) fn strangers(
     after: Option<DeviceRow>,
     limit: u32,
 ) -> Result<Vec<Candidate>> {
+    let mut find = db.prepare_cached("SELECT id, fleet FROM rotations WHERE uid = ?1")?;
+    let found = find.query_row([uid], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let Some((rotation, fleet)): Option<(i64, i64)> = found else {
+        return Ok(Vec::new());
+    };
     list(
         db,
-        "d.fleet = (SELECT fleet FROM rotations WHERE uid = ?4) AND NOT EXISTS (SELECT 1 FROM members m
-             WHERE m.rotation = (SELECT id FROM rotations WHERE uid = ?4) AND m.device = d.id)",
-        params![now.div_euclid(1000), row(after), limit, uid],
+        "d.fleet = ?4 AND NOT EXISTS (SELECT 1 FROM members m WHERE m.rotation = ?5 AND m.device = d.id)",
+        params![now.div_euclid(1000), row(after), limit, fleet, rotation],
     )
 }

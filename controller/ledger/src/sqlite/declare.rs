@@ -7,7 +7,7 @@ use certwave_protocol::code::Code;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::column::Columns;
-use super::member;
+use super::outcome;
 use crate::{Declaration, Declared, DeclaredObject, FleetKey, LedgerError, Result};
 
 /// A Fleet's row; made when it is first heard of.
@@ -120,7 +120,7 @@ fn one(db: &Connection, now: Millis, d: &Declaration, fleet: i64) -> Result<Decl
         return Ok(Declared::Unchanged);
     }
     if moved {
-        member::leave(db, held.id, now)?;
+        outcome::leave(db, held.id, now)?;
     }
     // A new object shows nothing yet.
     db.prepare_cached(
@@ -193,13 +193,13 @@ fn withdraw_row(db: &Connection, now: Millis, id: i64) -> Result<()> {
         )?
         .execute(params![id, cancelled, now, Code::Cancelled.as_str()])?;
     if stopped == 1 {
-        member::cancelled(db, id, now)?;
+        outcome::cancelled(db, id, now)?;
         db.prepare_cached(
             "UPDATE devices SET job_open = 0, job_state = ?2, job_since = ?3, wake_at = NULL WHERE id = ?1",
         )?
         .execute(params![id, cancelled, now])?;
     }
-    member::leave(db, id, now)?;
+    outcome::leave(db, id, now)?;
     db.prepare_cached(
         "UPDATE devices SET declared = 0, revision = revision + 1, projected_rev = project_rev WHERE id = ?1",
     )?

@@ -1,53 +1,23 @@
-//! Members of Rotations: how they stand, and who comes next.
+//! Members of Rotations: who comes next, and what is done to many at once.
 
-use certwave_core::model::{Identity, Job, JobKind, JobState, Millis};
+use certwave_core::model::{Identity, Millis};
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 
-use super::column::{Columns, Word as _, count};
+use super::column::{Columns, count};
 use super::query;
-use crate::{LedgerError, Member, MemberOutcome, NewMember, Result, Retry, Revert, RotationExample};
+use crate::{Member, Result, Retry, Revert, RotationExample};
 
-/// Adds members; answers how many were none before. Who is not in the fleet any more, or has expired, is skipped at once.
-pub(super) fn insert(db: &Connection, rotation: i64, members: &[NewMember], now: Millis) -> Result<u32> {
-    let mut insert = db.prepare_cached(
-        "INSERT INTO members (rotation, device, wave, ordinal, grp, windows, changed, outcome)
-         SELECT ?1, d.id, ?3, ?4, ?5, ?6, ?7, CASE
-             WHEN d.declared = 1 AND d.not_after > ?8 AND d.fleet = (SELECT fleet FROM rotations WHERE id = ?1) THEN 'Planned'
-             ELSE 'Skipped' END
-         FROM devices d WHERE d.id = ?2
-             AND NOT EXISTS (SELECT 1 FROM members m WHERE m.rotation = ?1 AND m.device = ?2)",
-    )?;
-    let mut added = 0;
-    for m in members {
-        let n = insert.execute(params![
-            rotation,
-            m.row.0,
-            m.wave,
-            m.ordinal,
-            m.group,
-            m.windows.cast_signed(),
-            now,
-            now.div_euclid(1000)
-        ])?;
-        if n == 0 && !exists(db, m.row.0)? {
-            return Err(LedgerError::NotFound("such device"));
-        }
-        added += n;
-    }
-    count(added)
+/// The Rotation's row.
+pub(super) fn rotation(db: &Connection, uid: &str) -> Result<Option<i64>> {
+    let mut get = db.prepare_cached("SELECT id FROM rotations WHERE uid = ?1")?;
+    Ok(get.query_row([uid], |row| row.get(0)).optional()?)
 }
 
-fn exists(db: &Connection, device: i64) -> Result<bool> {
-    let mut get = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM devices WHERE id = ?1)")?;
-    Ok(get.query_row([device], |row| row.get(0))?)
-}
-
-/// Members of Rotation `?1` by a condition on `m` and `d`.
-pub(super) fn list(db: &Connection, condition: &str, params: &[&dyn ToSql]) -> Result<Vec<Member>> {
+/// Members by what stands between `members m` and `WHERE`, and behind it; with `devices d` and `buckets b`.
+pub(super) fn list(db: &Connection, from: &str, condition: &str, params: &[&dyn ToSql]) -> Result<Vec<Member>> {
     let mut get = db.prepare_cached(&format!(
-        "SELECT d.broker, d.device, m.wave, m.ordinal, m.grp, m.windows, coalesce(d.not_after, 0), m.outcome
-         FROM members m JOIN devices d ON d.id = m.device
-         WHERE m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND {condition}"
+        "SELECT d.broker, d.device, m.wave, m.ordinal, b.grp, b.windows, coalesce(d.not_after, 0), m.outcome
+         FROM {from} CROSS JOIN buckets b ON b.id = m.bucket WHERE {condition}"
     ))?;
     let rows = get.query_map(params, |row| {
         let mut c = Columns::of(row);
@@ -68,7 +38,8 @@ pub(super) fn list(db: &Connection, condition: &str, params: &[&dyn ToSql]) -> R
 pub(super) fn get(db: &Connection, uid: &str, identity: &Identity) -> Result<Option<Member>> {
     let found = list(
         db,
-        "m.device = (SELECT id FROM devices WHERE broker = ?2 AND device = ?3)",
+        "devices d CROSS JOIN members m ON m.device = d.id",
+        "d.broker = ?2 AND d.device = ?3 AND m.rotation = (SELECT id FROM rotations WHERE uid = ?1)",
         params![uid, identity.broker.as_str(), identity.device.as_str()],
     )?;
     Ok(found.into_iter().next())
@@ -86,9 +57,8 @@ pub(super) fn retryable(
     query::identities(
         db,
         "SELECT d.broker, d.device
-         FROM members m JOIN devices d ON d.id = m.device JOIN jobs j ON j.id = m.job
-         WHERE m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.outcome = 'TimedOut'
-             AND d.declared = 1 AND d.job_open = 0 AND (d.not_before IS NULL OR d.not_before <= ?2) AND d.not_after > ?5
+         FROM rotations r CROSS JOIN members m ON m.rotation = r.id JOIN devices d ON d.id = m.device JOIN jobs j ON j.id = m.job
+         WHERE r.uid = ?1 AND m.outcome = 'TimedOut' AND d.declared = 1 AND d.fleet = r.fleet AND d.job_open = 0 AND (d.not_before IS NULL OR d.not_before <= ?2) AND d.not_after > ?5
              AND j.committed = 0 AND j.attempt <= ?3 AND (j.deadline IS NULL OR d.last_seen > j.since)
          ORDER BY m.wave, m.ordinal LIMIT ?4",
         params![uid, now, max_retries, limit, now.div_euclid(1000)],
@@ -112,7 +82,7 @@ pub(super) fn expiring(db: &Connection, uid: &str, before_s: i64, limit: u32) ->
     query::identities(
         db,
         "SELECT d.broker, d.device FROM devices d INDEXED BY devices_counts
-             JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
+             CROSS JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
          WHERE d.fleet = (SELECT fleet FROM rotations WHERE uid = ?1) AND d.declared = 1 AND d.not_after < ?2
              AND (m.outcome = 'Planned' OR m.outcome = 'Running' AND d.job_state = 'Queued')
          ORDER BY d.not_after, d.device LIMIT ?3",
@@ -187,13 +157,27 @@ pub(super) fn retry(db: &Connection, rotation: i64, retry: Retry, now: Millis) -
 
 /// Moves the member last heard of those whose turn would come later into a wave.
 pub(super) fn substitute(db: &Connection, rotation: i64, wave: u32, now: Millis) -> Result<()> {
+    let mut find = db.prepare_cached(
+        "SELECT m.device, b.grp, b.windows FROM members m JOIN devices d ON d.id = m.device JOIN buckets b ON b.id = m.bucket
+         WHERE m.rotation = ?1 AND m.outcome = 'Planned' AND m.wave > ?2 AND d.declared = 1 AND d.job_open = 0
+         ORDER BY d.last_seen DESC NULLS LAST, m.wave, m.ordinal LIMIT 1",
+    )?;
+    let found = find.query_row(params![rotation, wave], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
+    });
+    let Some((device, group, windows)) = found.optional()? else {
+        return Ok(());
+    };
     db.prepare_cached(
-        "UPDATE members SET wave = ?2, changed = ?3
-         WHERE rotation = ?1 AND device = (SELECT m.device FROM members m JOIN devices d ON d.id = m.device
-             WHERE m.rotation = ?1 AND m.outcome = 'Planned' AND m.wave > ?2 AND d.declared = 1 AND d.job_open = 0
-             ORDER BY d.last_seen DESC NULLS LAST, m.wave, m.ordinal LIMIT 1)",
+        "INSERT INTO buckets (rotation, wave, grp, windows, planned) VALUES (?1, ?2, ?3, ?4, 0) ON CONFLICT DO NOTHING",
     )?
-    .execute(params![rotation, wave, now])?;
+    .execute(params![rotation, wave, group, windows])?;
+    db.prepare_cached(
+        "UPDATE members SET wave = ?3, changed = ?6, bucket = (SELECT id FROM buckets
+             WHERE rotation = ?1 AND wave = ?3 AND grp = ?4 AND windows = ?5)
+         WHERE rotation = ?1 AND device = ?2",
+    )?
+    .execute(params![rotation, device, wave, group, windows, now])?;
     Ok(())
 }
 
@@ -233,122 +217,4 @@ pub(super) fn end(db: &Connection, rotation: i64, now: Millis) -> Result<()> {
     )?
     .execute(params![rotation, now])?;
     Ok(())
-}
-
-/// The device leaves its fleet, and with it the turns it had in the fleet's Rotations. An open job goes on.
-pub(super) fn leave(db: &Connection, device: i64, now: Millis) -> Result<()> {
-    db.prepare_cached(
-        "UPDATE members SET outcome = 'Skipped', changed = ?2 WHERE device = ?1 AND outcome = 'Planned'",
-    )?
-    .execute(params![device, now])?;
-    db.prepare_cached(
-        "UPDATE members SET outcome = 'Unreverted', changed = ?2
-         WHERE device = ?1 AND outcome = 'Reverting'
-             AND EXISTS (SELECT 1 FROM devices d WHERE d.id = ?1 AND d.job_open = 0)",
-    )?
-    .execute(params![device, now])?;
-    Ok(())
-}
-
-/// The device is withdrawn, and its job cancelled before it was sent.
-pub(super) fn cancelled(db: &Connection, device: i64, now: Millis) -> Result<()> {
-    db.prepare_cached(
-        "UPDATE members SET outcome = iif(outcome = 'Reverting', 'Unreverted', 'Skipped'), changed = ?2
-         WHERE device = ?1 AND outcome IN ('Running', 'Reverting') AND rotation = (SELECT r.id FROM rotations r
-             JOIN devices d ON d.job_rotation = r.uid WHERE d.id = ?1)",
-    )?
-    .execute(params![device, now])?;
-    Ok(())
-}
-
-/// The device gets another job. The one it has (its row names it still) will not end any more if it has not by now, as when
-/// an enrolment takes its place; and its previous certificate will be another one, which nobody is to be sent back to.
-pub(super) fn superseded(db: &Connection, device: i64, job: &Job, now: Millis) -> Result<()> {
-    db.prepare_cached(
-        "UPDATE members SET outcome = 'Skipped', changed = ?2
-         WHERE device = ?1 AND outcome = 'Running' AND rotation = (SELECT r.id FROM rotations r
-             JOIN devices d ON d.job_rotation = r.uid WHERE d.id = ?1)",
-    )?
-    .execute(params![device, now])?;
-    db.prepare_cached(
-        "UPDATE members SET outcome = 'Unreverted', changed = ?2
-         WHERE device = ?1 AND outcome = 'Reverting'
-             AND NOT (?3 AND rotation = coalesce((SELECT id FROM rotations WHERE uid = ?4), -1))",
-    )?
-    .execute(params![device, now, job.kind == JobKind::Rollback, job.rotation])?;
-    Ok(())
-}
-
-/// A member's job has changed.
-pub(super) fn note(db: &Connection, device: i64, job: &Job, given: Option<MemberOutcome>, now: Millis) -> Result<()> {
-    let Some(uid) = &job.rotation else { return Ok(()) };
-    let mut find = db.prepare_cached(
-        "SELECT m.rotation, m.outcome, m.job, r.ended IS NOT NULL FROM rotations r
-         JOIN members m ON m.rotation = r.id AND m.device = ?2 WHERE r.uid = ?1",
-    )?;
-    let found = find.query_row(params![uid, device], |row| {
-        let mut c = Columns::of(row);
-        Ok((c.get::<i64>()?, c.word()?, c.optional_job_id()?, c.get()?))
-    });
-    let Some((rotation, before, last, ended)) = found.optional()? else {
-        return Ok(());
-    };
-    // Its way back was called off before it began.
-    if before == MemberOutcome::Confirmed && job.kind == JobKind::Rollback && job.state == JobState::Cancelled {
-        return Ok(());
-    }
-    if vanished(before) && last != Some(job.id) && !heard_of(job.state) {
-        return Ok(());
-    }
-    let after = in_line(given.unwrap_or_else(|| by_job(job)), job, ended);
-    db.prepare_cached(
-        "UPDATE members SET job = ?3, outcome = ?4, changed = iif(outcome = ?4, changed, ?5)
-         WHERE rotation = ?1 AND device = ?2",
-    )?
-    .execute(params![rotation, device, job.id.as_bytes(), after.word(), now])?;
-    Ok(())
-}
-
-/// True for those that count as gone until they accept another job.
-fn vanished(outcome: MemberOutcome) -> bool {
-    matches!(outcome, MemberOutcome::TimedOut | MemberOutcome::Lost)
-}
-
-/// True where the device has answered the job, or had the chance to.
-fn heard_of(state: JobState) -> bool {
-    !matches!(state, JobState::Queued | JobState::Sent | JobState::Cancelled)
-}
-
-/// How a member stands by its job.
-fn by_job(job: &Job) -> MemberOutcome {
-    match (job.state, &job.kind) {
-        (
-            JobState::Queued | JobState::Sent | JobState::Accepted | JobState::Issued | JobState::Committing,
-            JobKind::Rollback,
-        ) => MemberOutcome::Reverting,
-        (JobState::Confirmed, JobKind::Rollback) => MemberOutcome::Reverted,
-        (_, JobKind::Rollback) => MemberOutcome::Unreverted,
-        // A trust job is the way to the leaf, not the end of it.
-        (JobState::Confirmed, JobKind::Trust(_)) => MemberOutcome::Planned,
-        (JobState::Queued | JobState::Sent | JobState::Accepted | JobState::Issued | JobState::Committing, _) => {
-            MemberOutcome::Running
-        }
-        (JobState::Confirmed, _) => MemberOutcome::Confirmed,
-        (JobState::Rejected, _) => MemberOutcome::Rejected,
-        (JobState::Failed, _) => MemberOutcome::Failed,
-        (JobState::TimedOut, _) => MemberOutcome::TimedOut,
-        (JobState::RolledBack, _) => MemberOutcome::RolledBack,
-        (JobState::Cancelled, _) => MemberOutcome::Skipped,
-        (JobState::Lost, _) => MemberOutcome::Lost,
-    }
-}
-
-/// Whoever is in line again is so for the same thing; in a Rotation that has ended nobody is.
-fn in_line(outcome: MemberOutcome, job: &Job, ended: bool) -> MemberOutcome {
-    match (outcome, job.kind == JobKind::Rollback, ended) {
-        (MemberOutcome::Planned, true, false) => MemberOutcome::Reverting,
-        (MemberOutcome::Planned, true, true) => MemberOutcome::Unreverted,
-        (MemberOutcome::Planned, false, true) => MemberOutcome::Skipped,
-        _ => outcome,
-    }
 }

@@ -8,7 +8,7 @@ use certwave_core::rollout::strategy::{Strategy, Wave};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::column::{Columns, Word as _, count, to_json};
-use super::{audit, declare, member};
+use super::{audit, declare, enlist, member};
 use crate::{
     DeviceRow, FleetKey, LedgerError, NewMember, Result, RotationOutcome, RotationRecord, RunWrite, StoredRotation,
     TemplateBlock, TemplateChange,
@@ -42,7 +42,7 @@ pub(super) fn begin(db: &Connection, r: &RotationRecord, members: &[NewMember]) 
 
 /// Adds those that are not members yet; answers how many.
 fn join(db: &Connection, rotation: i64, members: &[NewMember], now: Millis) -> Result<u32> {
-    let added = member::insert(db, rotation, members, now)?;
+    let added = enlist::members(db, rotation, members, now)?;
     db.prepare_cached("UPDATE rotations SET members = members + ?2 WHERE id = ?1")?
         .execute(params![rotation, added])?;
     Ok(added)

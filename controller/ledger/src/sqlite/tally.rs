@@ -9,7 +9,7 @@ use crate::{MemberOutcome, Result, RotationCounts};
 
 /// Running members whose job the device has been sent, by wave.
 const IN_FLIGHT: &str = "SELECT m.wave, count(*) FROM devices d
-    JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
+    CROSS JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
     WHERE d.job_rotation = ?1 AND d.job_state IN ('Sent', 'Accepted', 'Issued', 'Committing') AND d.job_open = 1
         AND m.outcome = 'Running'
     GROUP BY m.wave";
@@ -20,7 +20,7 @@ const AWAY: &str = "SELECT m.wave, count(*) FROM devices d
     GROUP BY m.wave";
 /// Planned members for which a job of something else waits, by wave.
 const ELSEWHERE: &str = "SELECT m.wave, count(*) FROM devices d
-    JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
+    CROSS JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
     WHERE d.fleet = (SELECT fleet FROM rotations WHERE uid = ?1) AND d.job_open = 1 AND d.job_state = 'Queued'
         AND m.outcome = 'Planned'
     GROUP BY m.wave";
@@ -127,14 +127,14 @@ pub(super) fn sum(waves: &[WaveCounts]) -> RotationCounts {
 pub(super) fn groups_in_use(db: &Connection, uid: &str) -> Result<Vec<(String, u32)>> {
     // A timed-out member may be asked again while it counts as timed out, hence the second half's last condition.
     let mut get = db.prepare_cached(
-        "SELECT grp, count(*) FROM (
-             SELECT m.grp AS grp FROM devices d
-                 JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
+        "SELECT b.grp, count(*) FROM (
+             SELECT m.bucket AS bucket FROM devices d
+                 CROSS JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
                  WHERE d.job_rotation = ?1 AND d.job_state IN ('Sent', 'Accepted', 'Issued', 'Committing') AND d.job_open = 1
                      AND m.outcome <> 'TimedOut'
              UNION ALL
-             SELECT grp FROM members WHERE rotation = (SELECT id FROM rotations WHERE uid = ?1) AND outcome = 'TimedOut')
-         GROUP BY grp ORDER BY grp",
+             SELECT bucket FROM members WHERE rotation = (SELECT id FROM rotations WHERE uid = ?1) AND outcome = 'TimedOut') m
+         JOIN buckets b ON b.id = m.bucket GROUP BY b.grp ORDER BY b.grp",
     )?;
     let rows = get.query_map([uid], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)

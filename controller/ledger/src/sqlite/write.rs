@@ -6,7 +6,7 @@ use certwave_protocol::message::Subject;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::column::int;
-use super::{audit, certificate, claim, device, member};
+use super::{audit, certificate, claim, device, outcome};
 use crate::{CertificateKind, LedgerError, Result, Write};
 
 /// Stores one decision and answers the new revision.
@@ -47,7 +47,7 @@ pub(super) fn write(db: &Connection, mut w: Write) -> Result<u64> {
         }
         let changed = store_job(db, row, job, w.now)?;
         if changed || w.member.is_some() {
-            member::note(db, row, job, w.member, w.now)?;
+            outcome::note(db, row, job, w.member, w.now)?;
         }
     }
     if let Some(used) = &w.claim_use {
@@ -124,7 +124,7 @@ fn store_job(db: &Connection, row: i64, job: &Job, now: Millis) -> Result<bool> 
         }
         Some((_, stored)) if stored == *job => return Ok(false),
         Some(_) => {}
-        None => member::superseded(db, row, job, now)?,
+        None => outcome::superseded(db, row, job, now)?,
     }
     let bundle = match job.kind {
         JobKind::Trust(bundle) => Some(bundle.0),

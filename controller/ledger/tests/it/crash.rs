@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use certwave_core::model::JobState;
-use certwave_ledger::{Ledger, SqliteLedger, SqliteOptions, Write};
+use certwave_core::rollout::run::Run;
+use certwave_ledger::{Ledger, NewMember, RunWrite, SqliteLedger, SqliteOptions, Write};
 
 use crate::fixtures::*;
 
@@ -179,6 +180,66 @@ async fn a_log_cut_anywhere_holds_every_write_acknowledged_before_the_cut_and_no
         for n in 0..12 {
             let stored = ledger.certificate(&hash("certificate", n)).await.unwrap();
             assert_eq!(stored.is_some(), n < written, "certificate {n}, cut at {cut}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_log_cut_anywhere_holds_each_step_of_a_run_whole_or_not_at_all() {
+    const STEPS: u32 = 8;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let log = dir.path().join("ledger.db-wal");
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let epoch = begin(&ledger, STEPS).await;
+    for n in 0..STEPS {
+        enrol(&ledger, epoch, n, 30).await;
+    }
+    let rows = ledger.candidates(&fleet("pumps"), NOW, None, STEPS).await.unwrap();
+    ledger.begin_rotation(epoch, rotation("r"), Vec::new()).await.unwrap();
+    let length = || usize::try_from(std::fs::metadata(&log).unwrap().len()).unwrap();
+    let mut ends = vec![length()];
+    for (n, candidate) in (0..).zip(rows) {
+        let run = Run {
+            wave: n + 1,
+            ..Run::default()
+        };
+        let write = RunWrite {
+            plan: Some(plan(&[n + 1])),
+            join: vec![NewMember {
+                row: candidate.row,
+                wave: 0,
+                ordinal: n,
+                group: format!("site-{n}"),
+                windows: u64::MAX,
+            }],
+            audit: vec![audit(&identity(0), NOW, "joined")],
+            ..RunWrite::of(run)
+        };
+        ledger.write_run(epoch, "r", NOW, write).await.unwrap();
+        ends.push(length());
+    }
+    let (file, log) = (std::fs::read(&path).unwrap(), std::fs::read(&log).unwrap());
+    let cuts = ends.windows(2).flat_map(|w| [w[0], w[0].midpoint(w[1]), w[1] - 1]);
+    for cut in cuts.chain([log.len()]) {
+        let after = tempfile::tempdir().unwrap();
+        let path = after.path().join("ledger.db");
+        std::fs::write(&path, &file).unwrap();
+        std::fs::write(after.path().join("ledger.db-wal"), &log[..cut]).unwrap();
+        let ledger = SqliteLedger::open(&path).unwrap();
+        let steps = u32::try_from(ends.iter().filter(|end| **end <= cut).count() - 1).unwrap();
+        let stored = ledger.rotation("r").await.unwrap().unwrap();
+        let counts = ledger.wave_counts("r").await.unwrap();
+        let waves: u32 = counts.iter().map(|w| w.planned).sum();
+        let said = ledger.audit(&identity(0), 100).await.unwrap().len();
+        assert_eq!(
+            (stored.run.wave, stored.members, waves),
+            (steps, steps, steps),
+            "cut at {cut}"
+        );
+        assert_eq!(said, steps as usize);
+        if steps > 0 {
+            assert_eq!(stored.record.plan, plan(&[steps]));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The ledger's tests: [`epochs`], [`objects`], [`devices`], [`records`] and [`rotations`] are one suite for every
+//! The ledger's tests: [`epochs`], [`objects`], [`devices`], [`records`], [`rotations`] and [`staged`] are one suite for every
 //! database behind the trait, which [`sqlite`] runs; the rest is about SQLite's file.
 #![allow(
     clippy::unwrap_used,
@@ -13,9 +13,12 @@ mod crash;
 mod devices;
 mod epochs;
 mod fixtures;
+mod migrate;
 mod model;
 mod objects;
 mod records;
+mod rollout_model;
 mod rotations;
 mod space;
 mod sqlite;
+mod staged;

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use certwave_core::model::ObjectRef;
-use certwave_crds::{CertificateAuthority as Object, ExternalSource, KeyAlgorithm as DeclaredAlgorithm};
+use certwave_crds::{
+    CertificateAuthority as Object, ExternalSource, KeyAlgorithm as DeclaredAlgorithm, SubordinateSource,
+};
 use certwave_pki::{
     CertificateAuthority, ImportError, KeyAlgorithm, PrivateKey, certificates_to_pem, create_ca_csr, csr_to_pem,
 };
@@ -15,7 +17,7 @@ use kube::ResourceExt;
 use kube::api::Api;
 use secrecy::ExposeSecret as _;
 
-use super::{AuthorityState, profile, ready};
+use super::{AuthorityState, profile, ready, renewal};
 use crate::reconcile::error::{Error, Result};
 use crate::reconcile::secrets::{self, CERTIFICATE, Content, KEY, REQUEST};
 use crate::reconcile::shared::Shared;
@@ -64,6 +66,10 @@ pub(super) async fn find(shared: &Shared, object: &Object, now: i64) -> Result<F
         );
         return Ok(Found::waiting(Verdict::no("SecretInUse", message)));
     }
+    let secret = match &object.spec.subordinate {
+        Some(source) => renewal::renewed(shared, object, source, &api, secret, now).await?,
+        None => secret,
+    };
     let Some(external) = &object.spec.external else {
         return Ok(judge(object, import(&secret, text(&secret, CERTIFICATE), now)));
     };
@@ -187,15 +193,20 @@ fn judge(object: &Object, imported: std::result::Result<CertificateAuthority, Ve
     }
 }
 
+/// The CA that issues this one.
+pub(super) fn above(object: &Object, source: &SubordinateSource) -> ObjectRef {
+    ObjectRef {
+        namespace: object.namespace().unwrap_or_default(),
+        name: source.issuer_ref.name.clone(),
+    }
+}
+
 /// Makes key and certificate, or key and request; nothing is stored yet.
 async fn make(shared: &Shared, object: &Object, now: i64) -> Result<std::result::Result<Content, Verdict>> {
     let issuer = match &object.spec.subordinate {
         None => None,
         Some(source) => {
-            let above = ObjectRef {
-                namespace: object.namespace().unwrap_or_default(),
-                name: source.issuer_ref.name.clone(),
-            };
+            let above = above(object, source);
             let state = shared.authorities.get(&above);
             match ready(state.as_deref(), &above, "spec.subordinate.issuerRef") {
                 Ok(authority) => Some(authority.entry.ca.clone()),

@@ -3,6 +3,7 @@
 mod crl;
 mod keys;
 mod profile;
+mod renewal;
 mod view;
 
 use std::sync::Arc;
@@ -16,7 +17,6 @@ use certwave_protocol::ids::Fingerprint;
 use kube::runtime::controller::Action;
 
 pub(super) use crl::renew as renew_crls;
-pub use crl::{CrlFault, ensure_crl};
 pub(super) use keys::algorithm;
 
 use super::drive::{Reconciler, name};
@@ -133,7 +133,7 @@ impl Reconciler for Authorities {
                 };
                 record(shared, &entry).await?;
                 shared.registry.add_issuer(&entry);
-                shared.ensure_crl(&entry, CA_PARTITION, now_s()).await?;
+                shared.ensure_crl(&entry, CA_PARTITION).await?;
                 let authority = Authority {
                     entry,
                     crl_renew_before: object.spec.crl.renew_before.as_secs(),
@@ -145,6 +145,9 @@ impl Reconciler for Authorities {
         };
         let crls = view::crls(&*shared.ledger, &state).await?;
         let status = view::status(&object, &state, request, crls, now_s());
+        if let (AuthorityState::Ready(_), Some(end)) = (&state, &status.not_after) {
+            shared.show_authority_end(&own, Some(end.0.as_second()));
+        }
         publish(
             &shared.api(&own.namespace),
             &*object,
@@ -165,6 +168,7 @@ impl Reconciler for Authorities {
 
     async fn forget(&self, object: &ObjectRef) -> Result<()> {
         self.shared.authorities.set(object, None);
+        self.shared.show_authority_end(object, None);
         Ok(())
     }
 

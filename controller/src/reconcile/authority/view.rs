@@ -2,15 +2,17 @@
 
 use certwave_crds::{CertificateAuthority, CertificateAuthorityStatus, CrlStatus};
 use certwave_ledger::Ledger;
-use certwave_pki::{certificates_to_pem, parse_certificate_info};
+use certwave_pki::{CertificateInfo, certificates_to_pem, parse_certificate_info};
 
 use super::{AuthorityState, keys};
 use crate::reconcile::error::Result;
-use crate::reconcile::status::condition;
+use crate::reconcile::status::{Verdict, condition};
 use crate::reconcile::time::time;
 
 /// As many CRLs as the status shows: those that end last.
 const SHOWN: usize = 50;
+/// Seconds.
+const YEAR: i64 = 365 * 86_400;
 
 /// The CRLs to show, newest partitions first. `nextUpdate` is left out: it would change the status with every renewal.
 pub(super) async fn crls(ledger: &dyn Ledger, state: &AuthorityState) -> Result<Vec<CrlStatus>> {
@@ -29,6 +31,29 @@ pub(super) async fn crls(ledger: &dyn Ledger, state: &AuthorityState) -> Result<
         .collect())
 }
 
+/// Whether the certificate's end is near: a third of its life, and not more than a year. Where it renews itself that is long done.
+fn ending(object: &CertificateAuthority, info: &CertificateInfo, now: i64) -> Verdict {
+    let window = (info.not_after.saturating_sub(info.not_before) / 3).min(YEAR);
+    if info.not_after.saturating_sub(now) >= window {
+        return Verdict::no("EndIsFar", "the certificate's end is far");
+    }
+    let spec = &object.spec;
+    let advice = if spec.subordinate.is_some() {
+        "it is renewed by itself as far as its issuer lasts; see to that one"
+    } else if spec.external.is_some() {
+        "have status.csr signed again, and bring the certificate back"
+    } else if spec.secret.is_some() {
+        "renew it with the same key, and replace tls.crt in its Secret"
+    } else {
+        "create another CertificateAuthority and move the fleets to it by a Rotation with issuerRef"
+    };
+    let end = time(info.not_after).0;
+    Verdict::yes(
+        "EndIsNear",
+        format!("the certificate ends at {end}, and with it everything that it has issued; {advice}"),
+    )
+}
+
 /// The whole status. What was known of a CA that is not ready now stays: a lost key must be recognised after a restart.
 pub(super) fn status(
     object: &CertificateAuthority,
@@ -39,7 +64,7 @@ pub(super) fn status(
 ) -> CertificateAuthorityStatus {
     let before = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
-    let conditions = vec![condition(
+    let mut conditions = vec![condition(
         "Ready",
         &keys::verdict(state),
         generation,
@@ -56,6 +81,10 @@ pub(super) fn status(
     };
     let ca = &authority.entry.ca;
     let info = parse_certificate_info(ca.certificate_der()).ok();
+    if let Some(info) = &info {
+        let verdict = ending(object, info, now);
+        conditions.push(condition("ExpiringSoon", &verdict, generation, &before.conditions, now));
+    }
     let above = ca.chain().iter().chain(ca.root_der().filter(|_| !ca.is_root()));
     CertificateAuthorityStatus {
         key_id: Some(ca.key_id().to_string()),
@@ -69,5 +98,36 @@ pub(super) fn status(
         crls,
         observed_generation: generation,
         conditions,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use certwave_pki::{CaProfile, CertificateAuthority as Ca, KeyAlgorithm, PrivateKey};
+
+    use super::*;
+
+    const NOW: i64 = 1_790_000_000;
+
+    #[test]
+    fn the_end_is_near_within_a_third_of_the_life_and_a_year() {
+        let object =
+            CertificateAuthority::new("root", serde_json::from_value(serde_json::json!({"root": {}})).unwrap());
+        for (days, near) in [(30, 10), (10 * 365, 365)] {
+            let profile = CaProfile {
+                validity: std::time::Duration::from_secs(days * 86_400),
+                backdate: std::time::Duration::ZERO,
+                ..CaProfile::named("root")
+            };
+            let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+            let ca = Ca::self_signed(key, &profile, NOW).unwrap();
+            let info = parse_certificate_info(ca.certificate_der()).unwrap();
+            let begins = info.not_after - near * 86_400;
+            assert_eq!(ending(&object, &info, begins - 60).holds, Some(false), "{days} days");
+            let verdict = ending(&object, &info, begins + 60);
+            assert_eq!(verdict.holds, Some(true), "{days} days");
+            assert!(verdict.message.contains("Rotation"), "{}", verdict.message);
+        }
     }
 }

@@ -166,7 +166,7 @@ async fn issue(
         issued_at: now_ms(),
     };
     shared.ledger.record(shared.epoch, record).await?;
-    shared.ensure_crl(entry, &issued.partition, now).await?;
+    shared.ensure_crl(entry, &issued.partition).await?;
     let chain = std::iter::once(&issued.der).chain(entry.ca.issuing_chain());
     let anchor: CertificateDer<'static> = wanted.issuer.anchor();
     let renew = Timestamp::from_second(renew_at(now, issued.not_after)).unwrap_or_default();

@@ -66,6 +66,8 @@ struct Resolved {
     id: BrokerId,
     host: String,
     port: u16,
+    /// The claims' listener, where it is another one.
+    claims: Option<(String, u16)>,
     trust: Vec<CertificateDer<'static>>,
     client: Credential,
     control: Credential,
@@ -93,13 +95,13 @@ impl Reconciler for Brokers {
             Ok(resolved) => BrokerState::Ready(usable(&object.spec, resolved)),
             Err(verdict) => BrokerState::NotReady(verdict.clone()),
         };
-        let link = object
+        let links = object
             .spec
             .id
             .parse()
-            .map(|id| shared.registry.link(&id))
+            .map(|id| (shared.registry.link(&id), shared.registry.claims_link(&id)))
             .unwrap_or_default();
-        let status = view::status(&object, &state, resolved.as_ref().ok(), &link, now_s());
+        let status = view::status(&object, &state, resolved.as_ref().ok(), &links, now_s());
         if let Ok(resolved) = resolved {
             self.connect(&own, resolved);
         } else if let Some(BrokerState::Ready(before)) = shared.brokers.get(&own).as_deref() {
@@ -163,6 +165,7 @@ impl Brokers {
                 object: object.clone(),
                 host: resolved.host,
                 port: resolved.port,
+                claims: resolved.claims,
                 prefix: prefix.spec.topic_prefix.clone(),
                 anchors: resolved.trust,
                 client_chain: resolved.client.chain,
@@ -206,7 +209,7 @@ fn usable(spec: &BrokerSpec, resolved: &Resolved) -> Usable {
 
 /// Changes when the connection, or what signs, changes.
 fn version(resolved: &Resolved) -> String {
-    let mut all = format!("{}:{}\n", resolved.host, resolved.port).into_bytes();
+    let mut all = format!("{}:{}\n{:?}\n", resolved.host, resolved.port, resolved.claims).into_bytes();
     for der in resolved
         .trust
         .iter()

@@ -50,6 +50,15 @@ pub(super) async fn resolve(
         address(&spec.url)
             .ok_or_else(|| Verdict::no("InvalidURL", "spec.url must be mqtts://host:port, port 1 to 65535"))
     );
+    let claims = match spec.claims_url.as_deref().map(address) {
+        // One door for all, as if it were left out.
+        Some(Some(claims)) if claims == (host.clone(), port) => None,
+        Some(None) => {
+            let message = "spec.claimsUrl must be mqtts://host:port, port 1 to 65535";
+            return Ok(Err(Verdict::no("InvalidURL", message)));
+        }
+        claims => claims.flatten(),
+    };
     let trust = verdict!(trust(shared, broker, &spec.trust).await?);
     let issuer_name = spec.issuer_ref.as_ref().map(|reference| local(broker, reference));
     let state = issuer_name.as_ref().and_then(|object| shared.authorities.get(object));
@@ -79,6 +88,7 @@ pub(super) async fn resolve(
         id,
         host,
         port,
+        claims,
         trust,
         client,
         control,

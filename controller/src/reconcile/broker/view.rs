@@ -17,7 +17,7 @@ pub(super) fn status(
     object: &Broker,
     state: &BrokerState,
     resolved: Option<&Resolved>,
-    link: &Link,
+    (link, claims): &(Link, Link),
     now: i64,
 ) -> BrokerStatus {
     let before = object.status.clone().unwrap_or_default();
@@ -28,12 +28,26 @@ pub(super) fn status(
         BrokerState::NotReady(verdict) => verdict.clone(),
         BrokerState::Ready(_) => Verdict::yes("Ready", "fleets can use the broker"),
     };
-    let connection = match (connected, &link.error) {
-        (true, _) => Verdict::yes("Connected", "the controller is connected and subscribed"),
-        (false, Some(error)) if usable => Verdict::no("ConnectionFailed", error.clone()),
-        (false, _) if usable => Verdict::no("Connecting", "the controller is connecting"),
-        (false, _) => Verdict::no("NotReady", "the controller does not connect until the broker is ready"),
-    };
+    let mut conditions = vec![
+        condition("Ready", &ready, generation, &before.conditions, now),
+        condition(
+            "Connected",
+            &connection(usable, link),
+            generation,
+            &before.conditions,
+            now,
+        ),
+    ];
+    if resolved.is_some_and(|resolved| resolved.claims.is_some()) {
+        let verdict = connection(usable, claims);
+        conditions.push(condition(
+            "ClaimsConnected",
+            &verdict,
+            generation,
+            &before.conditions,
+            now,
+        ));
+    }
     let shown = |credential: &Credential| certificate(&credential.info);
     let anchors: BTreeSet<String> = resolved
         .into_iter()
@@ -52,10 +66,17 @@ pub(super) fn status(
             .filter(|_| !connected)
             .map(|error| shorten(error, 1024)),
         observed_generation: generation,
-        conditions: vec![
-            condition("Ready", &ready, generation, &before.conditions, now),
-            condition("Connected", &connection, generation, &before.conditions, now),
-        ],
+        conditions,
+    }
+}
+
+/// How a connection stands.
+fn connection(usable: bool, link: &Link) -> Verdict {
+    match &link.error {
+        _ if !usable => Verdict::no("NotReady", "the controller does not connect until the broker is ready"),
+        _ if link.connected => Verdict::yes("Connected", "the controller is connected and subscribed"),
+        Some(error) => Verdict::no("ConnectionFailed", error.clone()),
+        None => Verdict::no("Connecting", "the controller is connecting"),
     }
 }
 

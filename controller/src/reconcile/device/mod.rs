@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::drive::{backoff, name};
 use super::error::{Error, Result};
-use super::projection::{Show, digest_of};
+use super::projection::{Show, digest_of, lasting};
 use super::shared::Shared;
 use super::status::Verdict;
 use super::time::now_ms;
@@ -121,6 +121,7 @@ impl Intake {
         for object in objects {
             let own = name(&object);
             let (key, declared) = (Key::of(&own), declared_digest(&object));
+            self.recall(key, &own, &object).await;
             let view = self.see(key, &object);
             if view.declared == declared || object.metadata.deletion_timestamp.is_some() {
                 continue;
@@ -301,6 +302,16 @@ impl Intake {
             }
         }
         Ok(())
+    }
+
+    /// Tells the projection what an object shows that nobody but it remembers, when it is first seen.
+    async fn recall(&self, key: Key, own: &ObjectRef, object: &DeviceCertificate) {
+        let conditions = object.status.as_ref().map(|status| lasting(&status.conditions));
+        let conditions = conditions.filter(|found| !found.is_empty() && self.views.get(key).is_none());
+        if let Some(conditions) = conditions {
+            let object = own.clone();
+            let _ = self.show.send(Show::Recalled { object, conditions }).await;
+        }
     }
 
     /// Notes what the object shows at present.

@@ -253,9 +253,7 @@ impl One<'_> {
             Err(LedgerError::KeyReused) => return never("the key of this claim has been used before".to_owned()),
             Err(error) => return Err(error.into()),
         }
-        self.shared
-            .ensure_crl(&authority.entry, &issued.partition, self.now)
-            .await?;
+        self.shared.ensure_crl(&authority.entry, &issued.partition).await?;
         let pem = certificates_to_pem(std::iter::once(&issued.der).chain(ca.issuing_chain()));
         Ok(Ok((fingerprint, pem)))
     }

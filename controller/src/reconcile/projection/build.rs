@@ -7,70 +7,17 @@ use certwave_crds::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::aspects::Aspects;
 use crate::reconcile::status::{Verdict, condition, shorten};
 use crate::reconcile::time::{time, time_ms};
 use crate::reconcile::views::{View, digest};
-
-/// A condition besides Ready.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Aspect {
-    pub(super) verdict: Verdict,
-    /// Unix seconds.
-    pub(super) since: i64,
-}
-
-/// What is known of an object besides what the ledger has.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Aspects {
-    /// It declares a device that another object has.
-    pub(super) refused: Option<Verdict>,
-    conditions: Vec<(&'static str, Aspect)>,
-}
-
-impl Aspects {
-    /// Sets a condition; `false` when it says so already.
-    pub(super) fn set(&mut self, kind: &'static str, aspect: Aspect) -> bool {
-        match self.conditions.iter_mut().find(|(other, _)| *other == kind) {
-            Some((_, old)) if old.verdict == aspect.verdict => false,
-            Some((_, old)) => {
-                let since = if old.verdict.holds == aspect.verdict.holds {
-                    old.since
-                } else {
-                    aspect.since
-                };
-                *old = Aspect { since, ..aspect };
-                true
-            }
-            None => {
-                self.conditions.push((kind, aspect));
-                true
-            }
-        }
-    }
-
-    /// Nothing is left to show.
-    pub(super) fn is_empty(&self) -> bool {
-        self.refused.is_none() && self.conditions.is_empty()
-    }
-
-    /// Takes back what a later success has settled.
-    pub(super) fn settle(&mut self, device: &Device) {
-        let enrolled = device
-            .job
-            .as_ref()
-            .filter(|job| job.kind == JobKind::Enrol && job.state == JobState::Confirmed)
-            .map(|job| job.since / 1000);
-        self.conditions
-            .retain(|(kind, aspect)| *kind != "EnrolmentRefused" || enrolled.is_none_or(|at| at <= aspect.since));
-    }
-}
 
 /// The status of a device. `now` in Unix milliseconds.
 pub(super) fn status(device: &Device, view: &View, aspects: Option<&Aspects>, now: i64) -> DeviceCertificateStatus {
     let state = state(device, now);
     let generation = Some(i64::from(view.generation));
     let mut conditions = vec![ready(&verdict(device, state), view, now / 1000)];
-    for (kind, aspect) in aspects.map(|aspects| aspects.conditions.as_slice()).unwrap_or_default() {
+    for (kind, aspect) in aspects.map(Aspects::conditions).unwrap_or_default() {
         conditions.push(condition(kind, &aspect.verdict, generation, &[], aspect.since));
     }
     DeviceCertificateStatus {
@@ -82,8 +29,6 @@ pub(super) fn status(device: &Device, view: &View, aspects: Option<&Aspects>, no
         },
         job: device.job.as_ref().map(job),
         last_seen: device.last_seen.map(time_ms),
-        online: None,
-        agent_version: None,
         observed_generation: generation,
         conditions,
     }
@@ -232,6 +177,7 @@ mod tests {
     use certwave_protocol::ids::Fingerprint;
 
     use super::*;
+    use crate::reconcile::projection::aspects::Aspect;
 
     const NOW: i64 = 1_790_000_000_000;
 
@@ -333,18 +279,5 @@ mod tests {
         assert_eq!(shown.conditions[0].last_transition_time, time(1000));
         let turned = status(&enrolled(1), &view, None, NOW);
         assert_eq!(turned.conditions[0].last_transition_time, time(NOW / 1000));
-    }
-
-    #[test]
-    fn a_condition_is_set_once_for_the_same_news() {
-        let mut aspects = Aspects::default();
-        let refused = |message: &str, since| Aspect {
-            verdict: Verdict::yes("AlreadyEnrolled", message),
-            since,
-        };
-        assert!(aspects.set("EnrolmentRefused", refused("a", 1)));
-        assert!(!aspects.set("EnrolmentRefused", refused("a", 2)));
-        assert!(aspects.set("EnrolmentRefused", refused("b", 3)));
-        assert_eq!(aspects.conditions[0].1.since, 1);
     }
 }

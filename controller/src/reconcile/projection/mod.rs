@@ -3,6 +3,7 @@
 //! Changes are gathered for a moment, so a rotation costs one or two writes. What cannot be written is tried again: the ledger
 //! remembers what its objects do not show yet.
 
+mod aspects;
 mod build;
 
 use std::collections::{HashMap, HashSet};
@@ -20,11 +21,11 @@ use tokio::sync::mpsc;
 use super::drive::backoff;
 use super::error::Result;
 use super::shared::Shared;
-use super::status::Verdict;
 use super::time::{now_ms, now_s};
 use super::views::{Key, View, Views};
+use aspects::{Aspect, Aspects};
+pub(super) use aspects::{CLOCK_SKEW, ENROLMENT_REFUSED, Show, lasting};
 pub(super) use build::digest_of;
-use build::{Aspect, Aspects};
 
 /// How often the ledger is asked when there is nothing to do.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -38,28 +39,6 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const CONFLICT: Duration = Duration::from_secs(5);
 /// Devices with conditions besides Ready that are remembered at most; what is beyond is only an event.
 const MOST_ASPECTS: usize = 10_000;
-
-/// What a status should show besides what the ledger has.
-pub(super) enum Show {
-    /// The object declares a device that it may not have.
-    Refused {
-        /// The object.
-        object: ObjectRef,
-        /// Why.
-        verdict: Verdict,
-    },
-    /// A further condition.
-    Aspect {
-        /// The object.
-        object: ObjectRef,
-        /// The condition.
-        kind: &'static str,
-        /// What it says.
-        verdict: Verdict,
-    },
-    /// The object is deleted.
-    Gone(ObjectRef),
-}
 
 /// Runs for ever; ends when this process no longer leads.
 pub(super) async fn run(
@@ -148,6 +127,7 @@ impl Projection {
     fn hear(&mut self, show: Show) {
         match show {
             Show::Gone(object) => {
+                self.shared.skewed.remove(&object);
                 self.aspects.remove(&object);
                 self.deferred.remove(&object);
             }
@@ -156,20 +136,31 @@ impl Projection {
                 self.later.push(object);
             }
             Show::Aspect { object, kind, verdict } => {
-                if self.aspects.len() >= MOST_ASPECTS && !self.aspects.contains_key(&object) {
-                    return;
-                }
-                let aspects = self.aspects.entry(object.clone()).or_default();
-                if aspects.set(
-                    kind,
-                    Aspect {
-                        verdict,
-                        since: now_s(),
-                    },
-                ) {
+                let since = now_s();
+                self.set(object, kind, Aspect { verdict, since });
+            }
+            Show::Settled { object, kind } => {
+                if self.aspects.get_mut(&object).is_some_and(|aspects| aspects.end(kind)) {
                     self.later.push(object);
                 }
             }
+            Show::Recalled { object, conditions } => {
+                for (kind, aspect) in conditions {
+                    if kind == CLOCK_SKEW {
+                        self.shared.skewed.add(&object);
+                    }
+                    self.set(object.clone(), kind, aspect);
+                }
+            }
+        }
+    }
+
+    fn set(&mut self, object: ObjectRef, kind: &'static str, aspect: Aspect) {
+        if self.aspects.len() >= MOST_ASPECTS && !self.aspects.contains_key(&object) {
+            return;
+        }
+        if self.aspects.entry(object.clone()).or_default().set(kind, aspect) {
+            self.later.push(object);
         }
     }
 

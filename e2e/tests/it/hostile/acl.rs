@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::bail;
+use certwave_crds::Broker;
 use certwave_e2e::identity::{Authority, Identity};
 use certwave_e2e::mqtt::{Connection, Message};
+use certwave_e2e::stack::objects;
 use certwave_e2e::wait_for;
 use certwave_protocol::code::Code;
 use certwave_protocol::envelope::sign_up;
@@ -148,14 +150,56 @@ async fn the_claims_listener_lets_nobody_speak_for_a_device_or_hear_it() {
         victim.line.silent("another spoke in its name").await;
     }
 
-    // On the claims' listener a client id is free: taking the victim's ends its connection, and gives nothing else.
-    let mut connection = open(plant.world, claims, &attacker.active.identity, "acl-3").await;
-    listen(&mut connection, &victim).await;
-    pose(&mut connection, &victim).await;
-    let own = victim.active.identity.clone();
-    victim.reconnect(&own).await;
-    victim.hello(None).await;
-    victim.line.silent("back").await;
+    plant.rotate("after").await;
+    victim.rotate().await;
+}
+
+/// When the controller's connections last began or ended.
+async fn connections(world: &World) -> Vec<(String, String, String)> {
+    let broker: Broker = world.stack.objects().get(objects::BROKER).await.unwrap();
+    let conditions = broker.status.unwrap().conditions.into_iter();
+    conditions
+        .filter(|c| c.type_.ends_with("Connected"))
+        .map(|c| (c.type_, c.status, c.last_transition_time.0.to_string()))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_client_id_that_is_taken_ends_nobodys_connection() {
+    let (plant, claim) = Plant::new("acl-ids", &["acl-7", "acl-8"]).await;
+    let (mut victim, attacker) = tokio::join!(
+        Device::enrolled(&plant, &claim, "acl-7"),
+        Device::enrolled(&plant, &claim, "acl-8")
+    );
+    let claims = plant.world.stack.broker.claim_address();
+    let devices = plant.world.stack.broker.device_address();
+    let before = connections(plant.world).await;
+    assert_eq!(before.len(), 2, "{before:?}");
+    assert!(before.iter().all(|(_, status, _)| status == "True"), "{before:?}");
+
+    for (holder, identity) in [
+        ("a device", &attacker.active.identity),
+        ("a claim", &claim.credential.identity),
+    ] {
+        // On the claims' listener client ids are free.
+        let mut taken = Vec::new();
+        for id in ["acl-7", "~controller", "~claim.acl-ids", "~controller.", ""] {
+            taken.push((id, open(plant.world, claims, identity, id).await));
+        }
+        // On the devices' they are put right: this one ends none but the holder's own.
+        drop(open(plant.world, devices, identity, "~controller").await);
+        victim.line.silent(&format!("{holder} took its client id")).await;
+        let mut line = claim_line(plant.world, &claim).await;
+        let answer = ask(plant.world, &mut line, &claim, "acl-8", Key::new().request("acl-8")).await;
+        assert_eq!(answer.device.as_str(), "acl-8", "the controller hears claims");
+        for (id, connection) in &mut taken {
+            // Whoever had been pushed out would have come back and pushed this one out.
+            let topic = "certwave/nobody/up/hello";
+            let alive = connection.publish(topic, b"", false).await;
+            assert!(alive.is_ok(), "{holder} as {id:?} met somebody with that client id");
+        }
+    }
+    assert_eq!(connections(plant.world).await, before);
     plant.rotate("after").await;
     victim.rotate().await;
 }

@@ -143,4 +143,11 @@ async fn a_device_whose_clock_is_years_off_is_shown_and_served() {
         .await;
     plant.rotate("first").await;
     device.rotate().await;
+
+    device.hello(None).await;
+    plant
+        .wait_status("clock-1", "to show that its clock is right", |status| {
+            status.conditions.iter().all(|c| c.type_ != "ClockSkew")
+        })
+        .await;
 }

@@ -119,6 +119,52 @@ async fn a_subordinate_waits_for_its_issuer_and_chains_to_it() {
 }
 
 #[tokio::test]
+async fn a_subordinate_near_its_end_is_renewed_with_the_key_that_it_has() {
+    let place = Place::new("ca").await;
+    place.apply::<Object>("root", json!({"root": {}})).await;
+    let spec = json!({"subordinate": {"issuerRef": {"name": "root"}}, "validity": "12s", "backdate": "1s"});
+    place.apply::<Object>("issuing", spec).await;
+    let first = place.ready::<Object>("issuing", "Ready").await.status.unwrap();
+    let key = place.secret_text("issuing-ca", "tls.key").await;
+
+    let mut renewed = first.clone();
+    super::until("the renewal", async || {
+        place.touch::<Object>("issuing").await;
+        renewed = place.api::<Object>().get("issuing").await?.status.unwrap_or_default();
+        Ok(renewed.sha256 != first.sha256)
+    })
+    .await;
+    assert_eq!(renewed.key_id, first.key_id);
+    assert!(renewed.not_after.unwrap().0 > first.not_after.unwrap().0);
+    assert_eq!(place.secret_text("issuing-ca", "tls.key").await, key);
+    let ledger = &place.world.running.ledger;
+    let known = ledger
+        .authority(first.key_id.as_deref().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(Some(known.record.fingerprint.to_string()), renewed.sha256);
+}
+
+#[tokio::test]
+async fn a_ca_near_its_end_says_so() {
+    let place = Place::new("ca").await;
+    let (ending, pem_key) = foreign("Ending", now() - 9000, Duration::from_secs(12_000));
+    let data = [("tls.crt", pem(&ending)), ("tls.key", pem_key)];
+    place
+        .secret("ending", &data.each_ref().map(|(k, v)| (*k, v.as_str())))
+        .await;
+    let spec = json!({"secret": {"secretRef": {"name": "ending"}}});
+    place.apply::<Object>("ending", spec).await;
+    place.apply::<Object>("fresh", json!({"root": {}})).await;
+    for (name, soon) in [("ending", "True"), ("fresh", "False")] {
+        let conditions = place.ready::<Object>(name, "Ready").await.status.unwrap().conditions;
+        let found = conditions.iter().find(|c| c.type_ == "ExpiringSoon").unwrap();
+        assert_eq!(found.status, soon, "{name}: {}", found.message);
+    }
+}
+
+#[tokio::test]
 async fn a_ca_signed_outside_exports_its_request_and_takes_the_certificate_back() {
     let place = Place::new("ca").await;
     place

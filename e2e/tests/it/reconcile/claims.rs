@@ -1,6 +1,11 @@
 //! Claims of a `Fleet`.
 
+use std::path::Path;
+use std::process::Command;
+
 use certwave_crds::{ClaimState, ClaimStatus, Fleet};
+use certwave_e2e::scratch::Scratch;
+use certwave_e2e::{programs, tools};
 use certwave_pki::{KeyAlgorithm, PrivateKey, create_leaf_csr, csr_to_pem, parse_certificate_info_pem};
 use serde_json::{Value, json};
 
@@ -93,4 +98,81 @@ async fn a_request_that_is_garbage_or_has_a_used_key_is_rejected() {
     let both = json!([claim(&first, &csr), claim(&second, &csr)]);
     let rejected = shown(&place, both, &second, ClaimState::Rejected).await;
     assert!(rejected.message.unwrap().contains("key"));
+}
+
+/// `certwave claim create`, as a person runs it; answers what it wrote, or why not.
+async fn create(place: &Place, name: &str, out: &Path) -> anyhow::Result<String> {
+    let mut command = Command::new(programs::certwave()?);
+    command.args(["claim", "create", name, "--fleet", "pumps", "--quota", "2"]);
+    command.args(["--valid-for", "1h", "--namespace", &place.namespace]);
+    command.arg("--kubeconfig").arg(place.world.api.kubeconfig());
+    command.arg("--out").arg(out);
+    tokio::task::spawn_blocking(move || tools::output(&mut command)).await?
+}
+
+async fn fleet(place: &Place) -> Fleet {
+    place.api::<Fleet>().get("pumps").await.unwrap()
+}
+
+#[tokio::test]
+async fn a_claim_whose_bundle_cannot_be_written_changes_nothing() {
+    let place = Place::new("claims").await;
+    place.foundation().await;
+    let scratch = Scratch::new("bundles").unwrap();
+    let taken = scratch.write("taken.json", "mine").unwrap();
+    let before = fleet(&place).await;
+    for out in [taken.clone(), scratch.path().join("missing/bundle.json")] {
+        assert!(create(&place, "never", &out).await.is_err(), "{}", out.display());
+    }
+    let after = fleet(&place).await;
+    assert_eq!(after.metadata.generation, before.metadata.generation);
+    assert_eq!(std::fs::read_to_string(taken).unwrap(), "mine");
+}
+
+#[tokio::test]
+async fn claims_made_at_the_same_time_are_all_there() {
+    let place = Place::new("claims").await;
+    place.foundation().await;
+    let scratch = Scratch::new("bundles").unwrap();
+    let suffix = &place.namespace[place.namespace.len() - 5..];
+    let names: Vec<String> = (0..4).map(|number| format!("{suffix}-m{number}")).collect();
+    let made = names.iter().map(|name| {
+        let (place, out) = (&place, scratch.path().join(name));
+        async move {
+            create(place, name, &out).await.unwrap();
+            serde_json::from_slice::<Value>(&std::fs::read(out).unwrap()).unwrap()
+        }
+    });
+    for (bundle, name) in futures::future::join_all(made).await.iter().zip(&names) {
+        assert_eq!(bundle["claim"], json!(name));
+        let info = parse_certificate_info_pem(bundle["certificate"].as_str().unwrap()).unwrap();
+        assert_eq!(info.common_name, Some(format!("~claim.{name}")));
+    }
+    let changed = fleet(&place).await;
+    let mut there: Vec<_> = changed
+        .spec
+        .enrolment
+        .claims
+        .into_iter()
+        .map(|claim| claim.name)
+        .collect();
+    there.sort();
+    assert_eq!(there, names);
+    let managers = changed.metadata.managed_fields.unwrap_or_default();
+    let own: Vec<_> = managers
+        .iter()
+        .filter(|entry| entry.manager.as_deref() == Some("certwave-claim"))
+        .collect();
+    let fields = serde_json::to_value(&own).unwrap().to_string();
+    assert!(fields.contains("f:claims"), "{fields}");
+    assert!(
+        !fields.contains("f:issuerRef"),
+        "it writes nothing but claims: {fields}"
+    );
+
+    // A name is taken once, and what was there stays.
+    let again = scratch.path().join("again");
+    let refused = create(&place, &names[0], &again).await.unwrap_err();
+    assert!(refused.to_string().contains("already"), "{refused}");
+    assert!(!again.exists());
 }

@@ -72,6 +72,7 @@ impl Running {
             epoch,
             registry: Arc::clone(&registry),
             notices,
+            skewed: Arc::default(),
             publication_base: Some("http://pki.example.com".to_owned()),
             namespace,
             metrics: Arc::new(Metrics::new().unwrap()),

@@ -3,9 +3,10 @@
 //! The key is made here and stays here: the Fleet gets a request, the controller answers with a certificate in the
 //! Fleet's status, and the bundle that this command writes is the only place that holds both.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+mod edit;
+mod output;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use certwave_crds::{Broker, BrokerTrust, CertificateAuthority, Claim, ClaimState, Fleet};
@@ -14,20 +15,18 @@ use certwave_protocol::ids::{ClaimName, Fingerprint};
 use clap::Subcommand;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::PostParams;
 use kube::{Api, Client};
 use rustls_pki_types::CertificateDer;
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use super::{CommandError, client};
+use edit::change;
+use output::Output;
 
 /// The controller answers within a second or two; it may have to start first.
 const ANSWER: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Ended claims are dropped from the Fleet after this time, seconds.
-const FORGET: i64 = 30 * 24 * 3600;
-const TRIES: usize = 10;
 
 /// Make, list, suspend and resume claims.
 #[derive(clap::Args)]
@@ -114,22 +113,17 @@ struct Bundle<'a> {
 /// When the Fleet is not found or not ready, the claim's name is taken, or the bundle cannot be written.
 pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
     let client = client(arguments.kubeconfig.as_ref()).await?;
-    let fleets: Api<Fleet> = Api::namespaced(client.clone(), &arguments.namespace);
+    let namespace = arguments.namespace.as_str();
+    let fleets: Api<Fleet> = Api::namespaced(client.clone(), namespace);
     match arguments.action {
-        Action::Create(create) => make(client, &fleets, &arguments.namespace, &create).await,
+        Action::Create(create) => make(client, &fleets, namespace, &create).await,
         Action::List { fleet } => list(&fleets, &fleet).await,
-        Action::Suspend { name, fleet } => set_suspended(&fleets, &fleet, &name, true).await,
-        Action::Resume { name, fleet } => set_suspended(&fleets, &fleet, &name, false).await,
+        Action::Suspend { name, fleet } => set_suspended(&client, namespace, &fleet, &name, true).await,
+        Action::Resume { name, fleet } => set_suspended(&client, namespace, &fleet, &name, false).await,
     }
 }
 
 async fn make(client: Client, fleets: &Api<Fleet>, namespace: &str, create: &Create) -> Result<(), CommandError> {
-    if create.out != Path::new("-") && create.out.exists() {
-        return Err(CommandError::Refused(format!(
-            "{} exists; name another file",
-            create.out.display()
-        )));
-    }
     let fleet = fleets.get(&create.fleet).await?;
     let wanted = fleet.spec.broker_ref.namespace.as_deref().unwrap_or(namespace);
     let broker: Broker = Api::namespaced(client.clone(), wanted)
@@ -156,17 +150,10 @@ async fn make(client: Client, fleets: &Api<Fleet>, namespace: &str, create: &Cre
         suspended: false,
         csr: csr_to_pem(&csr),
     };
-    change(fleets, &create.fleet, |fleet| {
-        let claims = &mut fleet.spec.enrolment.claims;
-        if claims.iter().any(|c| c.name == claim.name) {
-            return Err(CommandError::Refused(format!(
-                "the Fleet has a claim {} already",
-                claim.name
-            )));
-        }
-        claims.retain(|c| c.not_after.0.as_second() > now.as_second() - FORGET);
-        claims.push(claim.clone());
-        Ok(())
+    // Before the Fleet changes: a claim whose key cannot be handed out is good for nothing.
+    let output = Output::reserve(&create.out)?;
+    change(&client, namespace, &create.fleet, |claims| {
+        edit::add(claims, &claim, now)
     })
     .await?;
     let certificate = issued(fleets, &create.fleet, &create.name).await?;
@@ -184,16 +171,7 @@ async fn make(client: Client, fleets: &Api<Fleet>, namespace: &str, create: &Cre
         trust_anchors: &anchors,
     };
     let text = serde_json::to_string_pretty(&bundle).map_err(|e| CommandError::Refused(e.to_string()))?;
-    if create.out == Path::new("-") {
-        println!("{text}");
-    } else {
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        let mut file = options.open(&create.out).map_err(CommandError::file(&create.out))?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .map_err(CommandError::file(&create.out))?;
-    }
+    output.write(&text)?;
     let whom = match (&create.device, create.quota) {
         (Some(device), _) => format!("device {device}"),
         (None, quota) => format!("{} declared devices", quota.unwrap_or_default()),
@@ -232,26 +210,6 @@ async fn issued(fleets: &Api<Fleet>, fleet: &str, name: &ClaimName) -> Result<St
     }
 }
 
-/// Reads, changes and replaces the Fleet; again when somebody else was faster.
-async fn change(
-    fleets: &Api<Fleet>,
-    name: &str,
-    edit: impl Fn(&mut Fleet) -> Result<(), CommandError>,
-) -> Result<(), CommandError> {
-    for _ in 0..TRIES {
-        let mut fleet = fleets.get(name).await?;
-        edit(&mut fleet)?;
-        match fleets.replace(name, &PostParams::default(), &fleet).await {
-            Ok(_) => return Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(CommandError::Refused(
-        "the Fleet is being changed all the time; try again".to_owned(),
-    ))
-}
-
 async fn list(fleets: &Api<Fleet>, name: &str) -> Result<(), CommandError> {
     let fleet = fleets.get(name).await?;
     let status = fleet.status.unwrap_or_default();
@@ -273,18 +231,14 @@ async fn list(fleets: &Api<Fleet>, name: &str) -> Result<(), CommandError> {
 }
 
 async fn set_suspended(
-    fleets: &Api<Fleet>,
+    client: &Client,
+    namespace: &str,
     fleet: &str,
     name: &ClaimName,
     suspended: bool,
 ) -> Result<(), CommandError> {
-    change(fleets, fleet, |fleet| {
-        let claims = &mut fleet.spec.enrolment.claims;
-        let Some(claim) = claims.iter_mut().find(|c| c.name == name.as_str()) else {
-            return Err(CommandError::Refused(format!("the Fleet has no claim {name}")));
-        };
-        claim.suspended = suspended;
-        Ok(())
+    change(client, namespace, fleet, |claims| {
+        edit::suspend(claims, name, suspended)
     })
     .await?;
     println!("claim {name} {}", if suspended { "suspended" } else { "resumed" });

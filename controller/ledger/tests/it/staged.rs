@@ -1,0 +1,666 @@
+//! Staged rotation, for every database behind the trait.
+
+use std::sync::Arc;
+
+use certwave_core::model::{JobKind, JobState};
+use certwave_core::rollout::run::{Run, WaveCounts};
+use certwave_core::rollout::strategy::{Strategy, Wave};
+use certwave_ledger::{
+    Candidate, Declaration, DeviceRow, Ledger, LedgerError, MemberOutcome, MemberQuery, NewMember, Retry, Revert,
+    RotationOutcome, RotationRecord, RunWrite, TemplateBlock, TemplateChange, Write,
+};
+use certwave_protocol::ids::Epoch;
+
+use crate::fixtures::*;
+
+async fn candidates(ledger: &dyn Ledger) -> Vec<Candidate> {
+    ledger.candidates(&fleet("pumps"), NOW, None, 10_000).await.unwrap()
+}
+
+fn place(row: DeviceRow, wave: u32, ordinal: u32) -> NewMember {
+    NewMember {
+        row,
+        wave,
+        ordinal,
+        group: String::new(),
+        windows: u64::MAX,
+    }
+}
+
+/// Enrols a device for each entry, which is its wave, and begins Rotation `r` with them in this order.
+async fn staged(ledger: &dyn Ledger, waves: &[u32]) -> Epoch {
+    let count = u32::try_from(waves.len()).unwrap();
+    let epoch = begin(ledger, count).await;
+    for n in 0..count {
+        enrol(ledger, epoch, n, 9).await;
+    }
+    let members = candidates(ledger).await.into_iter().zip(waves).zip(0..);
+    let members = members
+        .map(|((c, wave), ordinal)| place(c.row, *wave, ordinal))
+        .collect();
+    assert_eq!(
+        ledger.begin_rotation(epoch, rotation("r"), members).await.unwrap(),
+        count
+    );
+    epoch
+}
+
+/// Everybody who may start at `now`.
+fn anybody(now: i64) -> MemberQuery {
+    MemberQuery {
+        now,
+        through_wave: u32::MAX,
+        windows: u64::MAX,
+        override_before_s: None,
+        full_groups: Vec::new(),
+        limit: 100,
+    }
+}
+
+async fn waiting(ledger: &dyn Ledger, query: &MemberQuery) -> Vec<u32> {
+    let members = ledger.waiting_members("r", query).await.unwrap();
+    assert!(members.iter().all(|m| m.outcome == MemberOutcome::Planned));
+    members.into_iter().map(|m| m.ordinal).collect()
+}
+
+async fn outcome(ledger: &dyn Ledger, n: u32) -> MemberOutcome {
+    ledger.member("r", &identity(n)).await.unwrap().unwrap().outcome
+}
+
+async fn counts(ledger: &dyn Ledger, wave: usize) -> WaveCounts {
+    ledger.wave_counts("r").await.unwrap()[wave]
+}
+
+/// Gives device `n` job number `id` of Rotation `r` in this state, or moves it there.
+async fn job_to(ledger: &dyn Ledger, epoch: Epoch, n: u32, id: u64, kind: JobKind, state: JobState) {
+    change(ledger, epoch, n, |d| {
+        let mut j = job(id, state);
+        (j.kind, j.rotation) = (kind, Some("r".to_owned()));
+        d.job = Some(j);
+    })
+    .await;
+}
+
+async fn rotate(ledger: &dyn Ledger, epoch: Epoch, n: u32, id: u64, state: JobState) {
+    job_to(ledger, epoch, n, id, JobKind::Rotate, state).await;
+}
+
+/// Device `n` confirms a new certificate in job `id` of Rotation `r` at `at`.
+async fn confirm(ledger: &dyn Ledger, epoch: Epoch, n: u32, id: u64, at: i64) {
+    let mut d = device(ledger, n).await;
+    let record = certificate(&identity(n), 2_000_000 + id, 90);
+    d.previous = d.current.replace(credential(&record));
+    let mut j = job(id, JobState::Confirmed);
+    j.rotation = Some("r".to_owned());
+    d.job = Some(j);
+    let write = Write {
+        certificate: Some(record),
+        ..Write::of(d, at)
+    };
+    ledger.write(epoch, write).await.unwrap();
+}
+
+async fn step(ledger: &dyn Ledger, epoch: Epoch, write: RunWrite) {
+    ledger.write_run(epoch, "r", NOW + 1, write).await.unwrap();
+}
+
+pub(crate) async fn candidates_are_declared_enrolled_and_alive(ledger: Arc<dyn Ledger>) {
+    let epoch = begin(&*ledger, 6).await;
+    for (n, days) in [(0, 9), (1, -1), (2, 5), (4, 7), (5, 7)] {
+        enrol(&*ledger, epoch, n, days).await;
+    }
+    ledger.withdraw(epoch, NOW, &object("plant", 4)).await.unwrap();
+    let all = candidates(&*ledger).await;
+    let found: Vec<_> = all.iter().map(|c| c.device.clone()).collect();
+    assert_eq!(found, [0, 2, 5].map(|n| identity(n).device));
+    let first = &all[0];
+    assert_eq!((first.not_after, first.confirmed_at), (NOW_S + 9 * DAY_S, Some(NOW)));
+    assert_eq!(first.issuer, "aa".repeat(20));
+    assert_eq!(first.labels["ring"], "0");
+    let fleet = fleet("pumps");
+    let page = ledger.candidates(&fleet, NOW, Some(first.row), 1).await.unwrap();
+    assert_eq!(page, all[1..2]);
+    let rest = ledger.candidates(&fleet, NOW, Some(all[2].row), 9).await.unwrap();
+    assert!(rest.is_empty());
+    let later = NOW + 6 * DAY_S * 1000;
+    assert_eq!(ledger.candidates(&fleet, later, None, 9).await.unwrap().len(), 2);
+    let nobody = crate::fixtures::fleet("unheard-of");
+    assert!(ledger.candidates(&nobody, NOW, None, 9).await.unwrap().is_empty());
+}
+
+pub(crate) async fn a_rotation_begins_once_with_its_members_in_waves(ledger: Arc<dyn Ledger>) {
+    let epoch = begin(&*ledger, 5).await;
+    for n in 0..5 {
+        enrol(&*ledger, epoch, n, if n == 4 { 1 } else { 9 }).await;
+    }
+    let rows: Vec<_> = candidates(&*ledger).await.iter().map(|c| c.row).collect();
+    // Between planning and beginning one leaves, one moves, and one expires.
+    ledger.withdraw(epoch, NOW, &object("plant", 2)).await.unwrap();
+    let moved = Declaration {
+        fleet: "valves".to_owned(),
+        ..declaration(3)
+    };
+    ledger.declare(epoch, NOW, vec![moved]).await.unwrap();
+    let mut record = RotationRecord {
+        started: NOW + 2 * DAY_S * 1000,
+        ..rotation("r")
+    };
+    record.strategy = Strategy {
+        waves: vec![Wave::percent("one", 50, 7), Wave::percent("two", 100, 0)],
+        emergency: true,
+        ..Strategy::default()
+    };
+    record.plan = plan(&[3, 2]);
+    let members: Vec<_> = rows.iter().zip(0..).map(|(row, n)| place(*row, n / 3, n)).collect();
+
+    let mut unknown = members.clone();
+    unknown[4].row = DeviceRow(4711);
+    let refused = ledger.begin_rotation(epoch, record.clone(), unknown).await;
+    assert_eq!(refused, Err(LedgerError::NotFound("such device")));
+    assert_eq!(ledger.rotation("r").await.unwrap(), None);
+
+    assert_eq!(
+        ledger
+            .begin_rotation(epoch, record.clone(), members.clone())
+            .await
+            .unwrap(),
+        5
+    );
+    let again = RotationRecord {
+        plan: plan(&[1]),
+        ..record.clone()
+    };
+    assert_eq!(ledger.begin_rotation(epoch, again, Vec::new()).await.unwrap(), 5);
+    let stored = ledger.rotation("r").await.unwrap().unwrap();
+    assert_eq!((&stored.record, stored.members), (&record, 5));
+    assert_eq!((stored.run, stored.ended), (Run::default(), None));
+    let changed = record.started;
+    let expected = [(3, 2, 1), (2, 0, 2)].map(|(members, planned, skipped)| WaveCounts {
+        members,
+        planned,
+        skipped,
+        changed,
+        ..WaveCounts::default()
+    });
+    assert_eq!(ledger.wave_counts("r").await.unwrap(), expected);
+    assert!(ledger.wave_counts("unknown").await.unwrap().is_empty());
+    assert_eq!(ledger.member("r", &identity(9)).await.unwrap(), None);
+    assert_eq!(waiting(&*ledger, &anybody(changed)).await, [0, 1]);
+}
+
+pub(crate) async fn waiting_members_come_in_order_within_waves_windows_and_groups(ledger: Arc<dyn Ledger>) {
+    let epoch = begin(&*ledger, 6).await;
+    for n in 0..6 {
+        enrol(&*ledger, epoch, n, if n == 3 { 2 } else { 9 }).await;
+    }
+    // Against the rows' order, two waves, a group for every second, and windows 0, 1 and none.
+    let members = candidates(&*ledger)
+        .await
+        .into_iter()
+        .zip(0u32..)
+        .map(|(c, n)| NewMember {
+            group: ["odd", "even"][n as usize % 2].to_owned(),
+            windows: [1, 2, 0][n as usize % 3],
+            ..place(c.row, u32::from(n < 3), 5 - n)
+        });
+    ledger
+        .begin_rotation(epoch, rotation("r"), members.collect())
+        .await
+        .unwrap();
+    let all = anybody(NOW);
+    assert_eq!(waiting(&*ledger, &all).await, [0, 1, 2, 3, 4, 5]);
+    let m = ledger.member("r", &identity(1)).await.unwrap().unwrap();
+    assert_eq!((m.wave, m.ordinal, m.group.as_str(), m.windows), (1, 4, "even", 2));
+    assert_eq!((m.not_after, m.outcome), (NOW_S + 9 * DAY_S, MemberOutcome::Planned));
+
+    let with = |how: &dyn Fn(&mut MemberQuery)| {
+        let mut query = anybody(NOW);
+        how(&mut query);
+        query
+    };
+    let cases: [(&dyn Fn(&mut MemberQuery), &[u32]); 8] = [
+        (&|q| q.limit = 2, &[0, 1]),
+        (&|q| q.through_wave = 0, &[0, 1, 2]),
+        (
+            &|q| q.full_groups = vec!["odd".to_owned(), "other".to_owned()],
+            &[0, 2, 4],
+        ),
+        (&|q| q.windows = 1, &[2, 5]),
+        (&|q| q.windows = 3, &[1, 2, 4, 5]),
+        (&|q| q.windows = 0, &[]),
+        (
+            &|q| (q.windows, q.override_before_s) = (2, Some(NOW_S + 3 * DAY_S)),
+            &[1, 2, 4],
+        ),
+        (
+            &|q| {
+                (q.windows, q.override_before_s) = (0, Some(NOW_S + 3 * DAY_S));
+                q.full_groups = vec!["even".to_owned()];
+            },
+            &[],
+        ),
+    ];
+    for (how, expected) in cases {
+        let query = with(how);
+        assert_eq!(waiting(&*ledger, &query).await, expected, "{query:?}");
+    }
+    // Who has a job, a pause, or no life left waits.
+    change(&*ledger, epoch, 5, |d| d.job = Some(job(4, JobState::Queued))).await;
+    change(&*ledger, epoch, 4, |d| d.not_before = Some(NOW + 1)).await;
+    assert_eq!(waiting(&*ledger, &all).await, [2, 3, 4, 5]);
+    assert_eq!(waiting(&*ledger, &anybody(NOW + 3 * DAY_S * 1000)).await, [1, 3, 4, 5]);
+    assert_eq!(counts(&*ledger, 0).await.offline, 1, "another job waits for it");
+}
+
+/// Enrols many devices at the speed of grouped commits.
+async fn enrol_many(ledger: &Arc<dyn Ledger>, epoch: Epoch, count: u32) {
+    let tasks = (0..count).map(|n| {
+        let ledger = Arc::clone(ledger);
+        tokio::spawn(async move {
+            enrol(&*ledger, epoch, n, 5 + i64::from(n % 7)).await;
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+}
+
+pub(crate) async fn waiting_members_are_found_behind_any_number_that_may_not_start(ledger: Arc<dyn Ledger>) {
+    const COUNT: u32 = 2600;
+    let epoch = begin(&*ledger, COUNT).await;
+    enrol_many(&ledger, epoch, COUNT).await;
+    // A great site first, then one of 200 devices, then small ones.
+    let site = |n: u32| match n {
+        0..1500 => 0,
+        1500..1700 => 1,
+        _ => n / 10,
+    };
+    let members: Vec<_> = candidates(&*ledger)
+        .await
+        .into_iter()
+        .zip(0..)
+        .map(|(c, n)| NewMember {
+            group: format!("site-{}", site(n)),
+            windows: 1 << (site(n) % 3),
+            ..place(c.row, u32::from(n >= 2000), n)
+        })
+        .collect();
+    ledger
+        .begin_rotation(epoch, rotation("r"), members.clone())
+        .await
+        .unwrap();
+    change(&*ledger, epoch, 1705, |d| d.not_before = Some(NOW + 1)).await;
+    let many_full: Vec<_> = (170..250).map(|s| format!("site-{s}")).collect();
+    let big_full = vec!["site-0".to_owned(), "site-1".to_owned()];
+    let all_full: Vec<_> = (0..300).map(|s| format!("site-{s}")).collect();
+    for full in [Vec::new(), many_full, big_full, vec!["site-0".to_owned()], all_full] {
+        for (windows, through_wave, limit) in [
+            (u64::MAX, 1, 20),
+            (1, 1, 20),
+            (6, 0, 400),
+            (4, 1, 2),
+            (u64::MAX, 0, 700),
+        ] {
+            let query = MemberQuery {
+                windows,
+                through_wave,
+                limit,
+                full_groups: full.clone(),
+                ..anybody(NOW)
+            };
+            let expected: Vec<_> = members
+                .iter()
+                .filter(|m| m.windows & windows != 0 && m.wave <= through_wave && !full.contains(&m.group))
+                .map(|m| m.ordinal)
+                .filter(|n| *n != 1705)
+                .take(limit as usize)
+                .collect();
+            assert_eq!(
+                waiting(&*ledger, &query).await,
+                expected,
+                "windows {windows}, {} full",
+                full.len()
+            );
+        }
+    }
+}
+
+pub(crate) async fn a_timed_out_member_counts_as_gone_until_it_accepts_another_job(ledger: Arc<dyn Ledger>) {
+    use JobState::{Accepted, Cancelled, Lost, Queued, Rejected, Sent, TimedOut};
+    let epoch = staged(&*ledger, &[0, 0, 0]).await;
+    for ended in [TimedOut, Lost] {
+        let base = if ended == Lost { 10 } else { 0 };
+        rotate(&*ledger, epoch, 0, base + 1, Accepted).await;
+        rotate(&*ledger, epoch, 0, base + 1, ended).await;
+        let gone = outcome(&*ledger, 0).await;
+        for state in [Queued, Sent, Queued, Cancelled] {
+            rotate(&*ledger, epoch, 0, base + 2, state).await;
+            assert_eq!(outcome(&*ledger, 0).await, gone, "{state:?}");
+            assert_eq!(counts(&*ledger, 0).await.vanished(), 1);
+        }
+        rotate(&*ledger, epoch, 0, base + 3, Sent).await;
+        rotate(&*ledger, epoch, 0, base + 3, Accepted).await;
+        assert_eq!(outcome(&*ledger, 0).await, MemberOutcome::Running);
+        assert_eq!(counts(&*ledger, 0).await.vanished(), 0);
+    }
+    // Its own late word counts, and so does a refusal.
+    rotate(&*ledger, epoch, 1, 21, TimedOut).await;
+    rotate(&*ledger, epoch, 1, 21, JobState::RolledBack).await;
+    assert_eq!(outcome(&*ledger, 1).await, MemberOutcome::RolledBack);
+    rotate(&*ledger, epoch, 2, 31, TimedOut).await;
+    rotate(&*ledger, epoch, 2, 32, Sent).await;
+    rotate(&*ledger, epoch, 2, 32, Rejected).await;
+    assert_eq!(outcome(&*ledger, 2).await, MemberOutcome::Rejected);
+}
+
+pub(crate) async fn who_timed_out_is_tried_again_once_heard(ledger: Arc<dyn Ledger>) {
+    let epoch = staged(&*ledger, &[0; 8]).await;
+    for n in 0..8 {
+        change(&*ledger, epoch, n, |d| {
+            let mut j = job(u64::from(n), JobState::TimedOut);
+            j.rotation = Some("r".to_owned());
+            match n {
+                1 => j.deadline = Some(NOW + 9), // Not heard of since.
+                2 => j.committed = true,
+                3 => j.attempt = 3,
+                4 => j.attempt = 4,
+                5 => d.not_before = Some(NOW + 1),
+                7 => j.state = JobState::Failed,
+                _ => {}
+            }
+            d.job = Some(j);
+        })
+        .await;
+    }
+    ledger.withdraw(epoch, NOW, &object("plant", 6)).await.unwrap();
+    assert_eq!(ledger.retryable("r", NOW, 3, 9).await.unwrap(), [0, 3].map(identity));
+    assert_eq!(ledger.retryable("r", NOW, 3, 1).await.unwrap(), [identity(0)]);
+    assert_eq!(
+        ledger.retryable("r", NOW + 1, 2, 9).await.unwrap(),
+        [0, 5].map(identity)
+    );
+    change(&*ledger, epoch, 1, |d| d.last_seen = Some(NOW + 1)).await;
+    rotate(&*ledger, epoch, 0, 10, JobState::Queued).await;
+    assert_eq!(ledger.retryable("r", NOW, 3, 9).await.unwrap(), [1, 3].map(identity));
+    let expired = NOW + 10 * DAY_S * 1000;
+    assert!(ledger.retryable("r", expired, 9, 9).await.unwrap().is_empty());
+}
+
+pub(crate) async fn confirmed_members_are_sent_back_while_they_can_be(ledger: Arc<dyn Ledger>) {
+    let epoch = staged(&*ledger, &[0, 1, 1, 1, 1, 1, 2]).await;
+    for n in 0..6 {
+        confirm(&*ledger, epoch, n, u64::from(n), if n == 2 { NOW - 1000 } else { NOW }).await;
+    }
+    // One has had another job since, one is in the middle of one, and one has lost its old certificate.
+    change(&*ledger, epoch, 3, |d| d.job = Some(job(33, JobState::Failed))).await;
+    change(&*ledger, epoch, 4, |d| d.job = Some(job(34, JobState::Sent))).await;
+    change(&*ledger, epoch, 5, |d| d.previous = None).await;
+    let revert = RunWrite {
+        revert: Some(Revert {
+            from_wave: 1,
+            through_wave: 2,
+            min_not_after_s: NOW_S + 9 * DAY_S,
+            confirmed_after: NOW,
+        }),
+        ..RunWrite::of(Run::default())
+    };
+    for _ in 0..2 {
+        step(&*ledger, epoch, revert.clone()).await;
+        let expected = WaveCounts {
+            members: 5,
+            reverting: 1,
+            unreverted: 4,
+            changed: NOW + 1,
+            ..WaveCounts::default()
+        };
+        assert_eq!(counts(&*ledger, 1).await, expected);
+        assert_eq!(counts(&*ledger, 0).await.confirmed, 1, "not of this wave");
+    }
+    assert_eq!(ledger.reverting("r", NOW, 9).await.unwrap(), [identity(1)]);
+    let examples = ledger.rotation_examples("r", 20).await.unwrap();
+    let named: Vec<_> = examples.iter().map(|e| (e.identity.clone(), e.outcome)).collect();
+    assert_eq!(named, [2, 3, 4, 5].map(|n| (identity(n), MemberOutcome::Unreverted)));
+
+    // The way back: in line, open, tried again, done.
+    job_to(&*ledger, epoch, 1, 51, JobKind::Rollback, JobState::Queued).await;
+    assert!(ledger.reverting("r", NOW, 9).await.unwrap().is_empty());
+    let mut d = device(&*ledger, 1).await;
+    d.job.as_mut().unwrap().state = JobState::Failed;
+    d.not_before = Some(NOW + 5);
+    let again = Write {
+        member: Some(MemberOutcome::Planned),
+        ..Write::of(d, NOW)
+    };
+    ledger.write(epoch, again).await.unwrap();
+    assert_eq!(outcome(&*ledger, 1).await, MemberOutcome::Reverting);
+    assert!(ledger.reverting("r", NOW, 9).await.unwrap().is_empty());
+    assert_eq!(ledger.reverting("r", NOW + 5, 9).await.unwrap(), [identity(1)]);
+    for (state, expected) in [
+        (JobState::Committing, MemberOutcome::Reverting),
+        (JobState::TimedOut, MemberOutcome::Unreverted),
+        (JobState::Confirmed, MemberOutcome::Reverted),
+    ] {
+        job_to(&*ledger, epoch, 1, 52, JobKind::Rollback, state).await;
+        assert_eq!(outcome(&*ledger, 1).await, expected);
+    }
+    let back = RunWrite {
+        retry: Some(Retry {
+            through_wave: 1,
+            failed: false,
+            reverted: true,
+        }),
+        ..RunWrite::of(Run::default())
+    };
+    for _ in 0..2 {
+        step(&*ledger, epoch, back.clone()).await;
+        assert_eq!(outcome(&*ledger, 1).await, MemberOutcome::Planned);
+    }
+}
+
+pub(crate) async fn nobody_waits_for_a_way_back_that_is_closed(ledger: Arc<dyn Ledger>) {
+    let epoch = staged(&*ledger, &[0; 6]).await;
+    for n in 0..6 {
+        confirm(&*ledger, epoch, n, u64::from(n), NOW).await;
+    }
+    let revert = Revert {
+        from_wave: 0,
+        through_wave: 0,
+        min_not_after_s: NOW_S,
+        confirmed_after: NOW,
+    };
+    let revert = RunWrite {
+        revert: Some(revert),
+        ..RunWrite::of(Run::default())
+    };
+    step(&*ledger, epoch, revert).await;
+    assert_eq!(counts(&*ledger, 0).await.reverting, 6);
+    // Withdrawn; withdrawn with its job unsent; enrolled anew; still on its way; expired; and one when the Rotation ends.
+    ledger.withdraw(epoch, NOW, &object("plant", 0)).await.unwrap();
+    job_to(&*ledger, epoch, 1, 11, JobKind::Rollback, JobState::Queued).await;
+    ledger.withdraw(epoch, NOW, &object("plant", 1)).await.unwrap();
+    change(&*ledger, epoch, 2, |d| {
+        let mut j = job(12, JobState::Issued);
+        j.kind = JobKind::Enrol;
+        d.job = Some(j);
+    })
+    .await;
+    job_to(&*ledger, epoch, 3, 13, JobKind::Rollback, JobState::Sent).await;
+    assert_eq!(counts(&*ledger, 0).await.reverting, 3);
+    change(&*ledger, epoch, 4, |d| d.previous = None).await;
+    assert_eq!(ledger.skip_expired(epoch, "r", NOW).await.unwrap(), 1);
+    ledger
+        .end_rotation(epoch, "r", RotationOutcome::Failed, NOW)
+        .await
+        .unwrap();
+    let last = counts(&*ledger, 0).await;
+    assert_eq!((last.reverting, last.unreverted), (1, 5), "an open job goes on");
+    job_to(&*ledger, epoch, 3, 13, JobKind::Rollback, JobState::Confirmed).await;
+    assert_eq!(outcome(&*ledger, 3).await, MemberOutcome::Reverted);
+}
+
+pub(crate) async fn failed_members_get_another_turn_when_a_person_says_so(ledger: Arc<dyn Ledger>) {
+    use JobState::{Confirmed, Failed, Lost, Rejected, RolledBack, TimedOut};
+    let states = [Failed, Rejected, RolledBack, TimedOut, Lost, Confirmed, Failed, Failed];
+    let epoch = staged(&*ledger, &[0, 0, 0, 0, 0, 0, 1, 0]).await;
+    for (n, state) in (0u32..).zip(states) {
+        rotate(&*ledger, epoch, n, u64::from(n), state).await;
+    }
+    ledger.withdraw(epoch, NOW, &object("plant", 7)).await.unwrap();
+    let retry = RunWrite {
+        retry: Some(Retry {
+            through_wave: 0,
+            failed: true,
+            reverted: false,
+        }),
+        ..RunWrite::of(Run::default())
+    };
+    for _ in 0..2 {
+        step(&*ledger, epoch, retry.clone()).await;
+        assert_eq!(waiting(&*ledger, &anybody(NOW)).await, [0, 1, 2]);
+        let left = counts(&*ledger, 0).await;
+        assert_eq!((left.failures(), left.vanished(), left.confirmed), (1, 2, 1));
+    }
+}
+
+pub(crate) async fn a_step_of_a_run_is_stored_whole_and_none_after_the_end(ledger: Arc<dyn Ledger>) {
+    let epoch = staged(&*ledger, &[0, 1]).await;
+    ledger
+        .declare(epoch, NOW, vec![declaration(2), declaration(3)])
+        .await
+        .unwrap();
+    enrol(&*ledger, epoch, 2, 9).await;
+    let strangers = ledger.strangers("r", NOW, None, 9).await.unwrap();
+    assert_eq!(strangers.len(), 1);
+    assert_eq!(strangers[0].device, identity(2).device);
+    let run = Run {
+        wave: 1,
+        wave_since: NOW,
+        approved: 1,
+        ..Run::default()
+    };
+    let join = RunWrite {
+        plan: Some(plan(&[1, 2])),
+        join: vec![place(strangers[0].row, 1, 2)],
+        template: Some(TemplateChange::Block {
+            template: "t1".to_owned(),
+        }),
+        audit: vec![audit(&identity(2), NOW, "joined")],
+        ..RunWrite::of(run.clone())
+    };
+    let mut unknown = join.clone();
+    unknown.join.push(place(DeviceRow(4711), 1, 3));
+    let before = ledger.rotation("r").await.unwrap();
+    let refused = ledger.write_run(epoch, "r", NOW, unknown).await;
+    assert_eq!(refused, Err(LedgerError::NotFound("such device")));
+    assert_eq!(ledger.rotation("r").await.unwrap(), before);
+    assert_eq!(ledger.template_block(&fleet("pumps")).await.unwrap(), None);
+    let stale = ledger.write_run(epoch - 1, "r", NOW, join.clone()).await;
+    assert_eq!(stale.unwrap_err().category(), "stale-epoch");
+
+    for members in [3, 3] {
+        step(&*ledger, epoch, join.clone()).await;
+        let stored = ledger.rotation("r").await.unwrap().unwrap();
+        assert_eq!((stored.members, &stored.run), (members, &run));
+        assert_eq!(stored.record.plan, plan(&[1, 2]));
+        assert_eq!(counts(&*ledger, 1).await.planned, 2);
+    }
+    assert!(ledger.strangers("r", NOW, None, 9).await.unwrap().is_empty());
+    assert_eq!(ledger.audit(&identity(2), 9).await.unwrap().len(), 2);
+    let block = TemplateBlock {
+        template: "t1".to_owned(),
+        rotation: object("plant", 1),
+        at: NOW + 1,
+    };
+    assert_eq!(ledger.template_block(&fleet("pumps")).await.unwrap(), Some(block));
+
+    let end = RunWrite {
+        end: Some(RotationOutcome::Failed),
+        template: Some(TemplateChange::Clear),
+        ..RunWrite::of(run.clone())
+    };
+    step(&*ledger, epoch, end.clone()).await;
+    assert_eq!(ledger.template_block(&fleet("pumps")).await.unwrap(), None);
+    let stored = ledger.rotation("r").await.unwrap().unwrap();
+    assert_eq!(stored.ended, Some((NOW + 1, RotationOutcome::Failed)));
+    assert_eq!(counts(&*ledger, 1).await.skipped, 2);
+    assert_eq!(ledger.write_run(epoch, "r", NOW, end).await, Err(LedgerError::Ended));
+    let unknown = ledger.write_run(epoch, "s", NOW, RunWrite::of(run)).await;
+    assert_eq!(unknown, Err(LedgerError::NotFound("such Rotation")));
+    assert_eq!(ledger.rotation("r").await.unwrap(), Some(stored));
+}
+
+pub(crate) async fn who_is_in_the_way_and_who_is_left_is_known_by_group_and_end(ledger: Arc<dyn Ledger>) {
+    let epoch = begin(&*ledger, 7).await;
+    for n in 0..7 {
+        enrol(&*ledger, epoch, n, 2 + i64::from(n)).await;
+    }
+    let members = candidates(&*ledger)
+        .await
+        .into_iter()
+        .zip(0u32..)
+        .map(|(c, n)| NewMember {
+            group: ["a", "b"][n as usize % 2].to_owned(),
+            ..place(c.row, 0, n)
+        });
+    ledger
+        .begin_rotation(epoch, rotation("r"), members.collect())
+        .await
+        .unwrap();
+    assert!(ledger.groups_in_use("r").await.unwrap().is_empty());
+    rotate(&*ledger, epoch, 0, 1, JobState::Accepted).await;
+    rotate(&*ledger, epoch, 1, 2, JobState::Queued).await;
+    rotate(&*ledger, epoch, 2, 3, JobState::TimedOut).await;
+    rotate(&*ledger, epoch, 2, 4, JobState::Sent).await;
+    rotate(&*ledger, epoch, 3, 5, JobState::Confirmed).await;
+    job_to(&*ledger, epoch, 4, 6, JobKind::Rollback, JobState::Committing).await;
+    change(&*ledger, epoch, 5, |d| d.job = Some(job(7, JobState::Sent))).await;
+    let in_use = ledger.groups_in_use("r").await.unwrap();
+    assert_eq!(in_use, [("a".to_owned(), 3)]);
+
+    let end = |n: u32| NOW_S + (2 + i64::from(n)) * DAY_S;
+    let hour = |n| (end(n) / 3600 * 3600, 1);
+    assert_eq!(ledger.remaining("r").await.unwrap(), [1, 5, 6].map(hour));
+    assert_eq!(
+        ledger.expiring_members("r", end(6), 9).await.unwrap(),
+        [1, 5].map(identity)
+    );
+    assert_eq!(ledger.expiring_members("r", i64::MAX, 1).await.unwrap(), [identity(1)]);
+    let expected = WaveCounts {
+        members: 7,
+        planned: 2,
+        offline: 1,
+        in_flight: 1,
+        confirmed: 1,
+        timed_out: 1,
+        reverting: 1,
+        changed: NOW,
+        ..WaveCounts::default()
+    };
+    assert_eq!(counts(&*ledger, 0).await, expected);
+    // A wave that is planned and has nobody is there all the same.
+    assert_eq!(ledger.wave_counts("r").await.unwrap().len(), 3);
+}
+
+pub(crate) async fn a_confirmed_trust_job_leads_to_the_leaf_and_only_who_is_there_gets_another_turn(
+    ledger: Arc<dyn Ledger>,
+) {
+    let epoch = staged(&*ledger, &[0; 3]).await;
+    let trust = || JobKind::Trust(hash("bundle", 1));
+    for n in 0..3 {
+        job_to(&*ledger, epoch, n, u64::from(n), trust(), JobState::Accepted).await;
+    }
+    job_to(&*ledger, epoch, 0, 0, trust(), JobState::Confirmed).await;
+    assert_eq!(outcome(&*ledger, 0).await, MemberOutcome::Planned);
+    // These two leave in the middle of their jobs.
+    ledger.withdraw(epoch, NOW, &object("plant", 1)).await.unwrap();
+    let moved = Declaration {
+        fleet: "valves".to_owned(),
+        ..declaration(2)
+    };
+    ledger.declare(epoch, NOW, vec![moved]).await.unwrap();
+    assert_eq!(counts(&*ledger, 0).await.in_flight, 2, "an open job goes on");
+    for n in 1..3 {
+        job_to(&*ledger, epoch, n, u64::from(n), trust(), JobState::Confirmed).await;
+        assert_eq!(outcome(&*ledger, n).await, MemberOutcome::Skipped);
+    }
+}
