@@ -46,7 +46,7 @@ const KEPT: &str = "a Rotation keeps what it was created with; only control may 
     validation = rules::never_back_to_what_is_compromised(),
     validation = Rule::new("!has(self.control.approval) || !has(self.waves) || self.control.approval.throughWave <= self.waves.size()").message("control.approval.throughWave is above the number of waves"),
     validation = rules::unchanged(&["fleetRef", "reason", "mode", "issuerRef", "selector", "order", "waves", "defaults"], KEPT),
-    validation = rules::unchanged(&["limits", "device", "windows", "windowOverrideBeforeExpiry", "joiners", "oldCertificate", "cutoff", "gates"], KEPT),
+    validation = rules::unchanged(&["limits", "device", "windows", "windowOverrideBeforeExpiry", "joiners", "oldCertificate", "gates"], KEPT),
     validation = Rule::new("oldSelf.control.state != 'Aborted' || self.control.state == 'Aborted'").message("an aborted Rotation stays aborted; create another one")
 )]
 pub struct RotationSpec {

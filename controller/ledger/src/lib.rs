@@ -157,8 +157,14 @@ pub trait Ledger: Send + Sync + 'static {
     async fn expiring_members(&self, uid: &str, before_s: i64, limit: u32) -> Result<Vec<Identity>>;
     /// How the members of each wave stand. Costs nothing per member but those in flight and those that wait for another job.
     async fn wave_counts(&self, uid: &str) -> Result<Vec<WaveCounts>>;
+    /// The Rotation of a fleet that ended last.
+    async fn last_rotation(&self, fleet: &FleetKey) -> Result<Option<ObjectRef>>;
     /// The template that is blocked for a fleet's automatic Rotations.
     async fn template_block(&self, fleet: &FleetKey) -> Result<Option<TemplateBlock>>;
+    /// Skips the planned members without an open job whose certificate was proven since the Rotation began, as another one
+    /// came between: what they hold is newer than what was asked for. A Rotation that moves the fleet to another CA skips
+    /// nobody. Answers how many.
+    async fn skip_renewed(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32>;
     /// Skips the planned members without an open job whose certificate has expired meanwhile: they cannot connect any more,
     /// and no turn of theirs comes; gives up on sending back those whose previous certificate has. Answers how many. To be
     /// called now and then, lest the Rotation wait for them for ever.
@@ -183,6 +189,8 @@ pub trait Ledger: Send + Sync + 'static {
 
     // Audit.
 
+    /// How many jobs of a fleet's devices were sent at or after `since`, sendings again not counted.
+    async fn jobs_sent(&self, fleet: &FleetKey, since: Millis) -> Result<u32>;
     /// Adds lines that belong to no write.
     async fn append_audit(&self, epoch: Epoch, entries: Vec<AuditEntry>) -> Result<()>;
     /// The latest lines about a device, the last first.

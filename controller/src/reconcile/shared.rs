@@ -16,6 +16,7 @@ use super::authority::AuthorityState;
 use super::broker::BrokerState;
 use super::directory::Directory;
 use super::error::{Error, Result};
+use super::status::Verdict;
 use super::time::now_ms;
 use crate::crl::ensure_crl;
 use crate::metrics::Metrics;
@@ -71,6 +72,8 @@ pub(super) struct Run {
     pub(super) fleet: FleetKey,
     /// The anchor of the CA that it moves the fleet to, DER: devices must trust it before they get a certificate of that CA.
     pub(super) anchor: Option<Vec<u8>>,
+    /// Whether its devices will have their turn in time.
+    pub(super) in_time: Option<Verdict>,
 }
 
 impl Shared {
@@ -110,6 +113,12 @@ impl Shared {
     pub(super) fn rotation_of(&self, fleet: &FleetKey) -> Option<String> {
         let running = self.rotations.all().into_iter().filter(|(_, run)| run.fleet == *fleet);
         running.map(|(object, _)| object.name).min()
+    }
+
+    /// Whether the devices of the Rotation that runs over this fleet will have their turn in time.
+    pub(super) fn in_time(&self, fleet: &FleetKey) -> Option<Verdict> {
+        let running = self.rotations.all().into_iter().filter(|(_, run)| run.fleet == *fleet);
+        running.filter_map(|(_, run)| run.in_time.clone()).next()
     }
 
     /// Anchors of the CAs that Rotations move this fleet to.

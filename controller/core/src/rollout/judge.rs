@@ -242,7 +242,7 @@ pub fn judge(now: Millis, strategy: &Strategy, plan: &Plan, run: &Run, seen: &Se
     let reverting = judge.next.breach.is_some() && matches!(phase, Phase::RollingBack | Phase::RolledBack);
     Judgement {
         admits: serving && !matches!(waiting, Some(Waiting::Fault(_))),
-        reverts: reverting && seen.fault.is_none(),
+        reverts: reverting && judge.held().is_none(),
         run: judge.next,
         phase,
         waiting,
@@ -284,21 +284,27 @@ impl Judge<'_> {
         if self.next.breach.is_some() {
             return self.stopped();
         }
-        if self.seen.control.state == Wish::Paused {
-            return (Phase::Paused, Some(Waiting::Person));
-        }
-        if let Some(other) = self.seen.preempted_by {
-            return (Phase::Paused, Some(Waiting::Another(other.to_owned())));
-        }
-        if let Some(fault) = self.seen.fault {
-            // What was quiet because nobody could speak has proven nothing.
-            self.next.soak_since = None;
-            return (Phase::Paused, Some(Waiting::Fault(fault.to_owned())));
+        if let Some(verdict) = self.held() {
+            return verdict;
         }
         if let Gates::Unknown(why) = self.seen.gates {
             return (Phase::Paused, Some(Waiting::Gates(why.to_owned())));
         }
         self.advance()
+    }
+
+    /// What keeps new jobs from being sent whatever the devices do.
+    fn held(&mut self) -> Option<Verdict> {
+        if self.seen.control.state == Wish::Paused {
+            return Some((Phase::Paused, Some(Waiting::Person)));
+        }
+        if let Some(other) = self.seen.preempted_by {
+            return Some((Phase::Paused, Some(Waiting::Another(other.to_owned()))));
+        }
+        let fault = self.seen.fault?;
+        // What was quiet because nobody could speak has proven nothing.
+        self.next.soak_since = None;
+        Some((Phase::Paused, Some(Waiting::Fault(fault.to_owned()))))
     }
 
     fn heed_pause(&mut self) {
@@ -375,8 +381,9 @@ impl Judge<'_> {
                 through_wave: self.next.wave,
                 failed: retries,
             });
-            // The counts are those of before.
-            return Some((Phase::Running, Some(Waiting::Devices)));
+            // The counts are those of before. Whoever asks for a pause as well gets that first.
+            let running = (Phase::Running, Some(Waiting::Devices));
+            return Some(self.held().unwrap_or(running));
         }
         None
     }
@@ -447,7 +454,8 @@ impl Judge<'_> {
             self.actions.push(Action::Revert { wave: breach.wave });
         }
         if counts.confirmed + counts.in_flight + counts.reverting > 0 {
-            return (Phase::RollingBack, Some(Waiting::Devices));
+            let waiting = self.held().and_then(|(_, waiting)| waiting);
+            return (Phase::RollingBack, waiting.or(Some(Waiting::Devices)));
         }
         self.notes.push(Note::RolledBack(breach.wave));
         self.next.breach = Some(Breach {
@@ -485,16 +493,17 @@ impl Judge<'_> {
                 Some(since) if since >= changed && since <= self.now => since,
                 _ => self.now,
             };
-            self.next.soak_since = Some(since);
+            let begins = self.next.soak_since.replace(since) != Some(since);
             if self.now - since < soak {
                 return (Phase::Soaking, Some(Waiting::Soak(since.saturating_add(soak))));
             }
+            // What gates have said so far was said of a wave under way.
+            if begins && !self.strategy.gates.is_empty() {
+                return unanswered();
+            }
         }
         if could && self.seen.gates == Gates::Pending {
-            return (
-                Phase::Soaking,
-                Some(Waiting::Gates("a gate has not answered yet".to_owned())),
-            );
+            return unanswered();
         }
         if last {
             return self.end(Ended::Complete);
@@ -531,6 +540,11 @@ impl Judge<'_> {
     fn counts(&self, number: u32) -> WaveCounts {
         self.seen.waves.get(number as usize).copied().unwrap_or_default()
     }
+}
+
+fn unanswered() -> Verdict {
+    let why = "a gate has not answered since the wave was done";
+    (Phase::Soaking, Some(Waiting::Gates(why.to_owned())))
 }
 
 fn over(ended: Ended) -> Phase {

@@ -14,7 +14,7 @@ use certwave_core::rollout::judge::{
 use certwave_core::rollout::plan::{Fit, Place, join, plan_fitting};
 use certwave_core::rollout::run::{Plan, Run, WaveCounts};
 use certwave_core::rollout::select;
-use certwave_core::rollout::strategy::Strategy;
+use certwave_core::rollout::strategy::{Limits, Strategy};
 use certwave_core::rollout::window::Calendar;
 
 use crate::rollout_fleets::{Fleet, START};
@@ -580,7 +580,16 @@ impl World {
             Deed::Fault(on) => self.fault = on,
             Deed::Preempt(on) => self.preempted = on,
             Deed::Gate(says) => self.gate = says,
-            Deed::Restart => self.rate = Rate::full(self.steady(), &self.strategy.limits),
+            Deed::Restart => {
+                // The ledger remembers how many, not when.
+                let without = Limits {
+                    max_per_minute: None,
+                    ramp: None,
+                    ..self.strategy.limits.clone()
+                };
+                let sent = u32::MAX - self.rate.allowed(self.steady(), &without, 0);
+                self.rate = Rate::after(self.steady(), sent);
+            }
             Deed::Jump(by) => self.offset += by,
             Deed::Join(count) => self.join(count),
         }

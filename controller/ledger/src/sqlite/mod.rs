@@ -347,6 +347,11 @@ impl Ledger for SqliteLedger {
         self.read(move |db| tally::waves(db, &uid)).await
     }
 
+    async fn last_rotation(&self, fleet: &FleetKey) -> Result<Option<ObjectRef>> {
+        let fleet = fleet.clone();
+        self.read(move |db| rotation::last(db, &fleet)).await
+    }
+
     async fn template_block(&self, fleet: &FleetKey) -> Result<Option<TemplateBlock>> {
         let fleet = fleet.clone();
         self.read(move |db| rotation::template_block(db, &fleet)).await

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use certwave_core::model::Millis;
+use certwave_core::model::{Millis, ObjectRef};
 use certwave_core::rollout::run::{Plan, PlannedWave};
 use certwave_core::rollout::strategy::{Strategy, Wave};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -200,6 +200,17 @@ fn block(db: &Connection, fleet: i64, template: &str, rotation: i64, now: Millis
     )?
     .execute(params![fleet, template, rotation, now])?;
     Ok(())
+}
+
+/// The one of a fleet that ended last.
+pub(super) fn last(db: &Connection, fleet: &FleetKey) -> Result<Option<ObjectRef>> {
+    let Some(fleet) = declare::known_fleet(db, fleet)? else {
+        return Ok(None);
+    };
+    let mut get = db.prepare_cached(
+        "SELECT namespace, name FROM rotations WHERE fleet = ?1 AND ended IS NOT NULL ORDER BY ended DESC, id DESC LIMIT 1",
+    )?;
+    Ok(get.query_row([fleet], |row| Columns::of(row).object()).optional()?)
 }
 
 /// The template that is blocked for a fleet.

@@ -43,7 +43,7 @@ use crate::registry::{FleetEntry, IssuerEntry};
 use draft::Scope;
 use view::Observed;
 
-pub(super) use automatic::run as automatic;
+pub(super) use automatic::{run as automatic, template};
 
 const MANAGER: &str = "certwave-rotation";
 /// How often a running Rotation is judged; its status is written if it changed.

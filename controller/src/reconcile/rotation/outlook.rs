@@ -204,6 +204,11 @@ impl Outlooks {
         Ok(Some(found))
     }
 
+    /// The forecast that was made last.
+    pub(super) fn last(&self, uid: &str) -> Option<Outlook> {
+        self.with(uid, |known| known.outlook.as_ref().map(|(_, outlook)| outlook.clone()))
+    }
+
     /// Whether devices online should be counted again.
     pub(super) fn count_online(&self, uid: &str, now: Millis) -> bool {
         self.with(uid, |known| stale(known.online_at, now))

@@ -223,6 +223,7 @@ impl Rotations {
             Some(Running {
                 fleet: fleet.key.clone(),
                 anchor,
+                in_time: self.outlooks.last(uid).map(|outlook| outlook.verdict()),
             }),
         );
         let before = registry.rotation(uid);

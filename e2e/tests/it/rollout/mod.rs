@@ -1,0 +1,7 @@
+//! Staged rotation on the real stack: waves, limits, breaches, people who decide. One story a file; each ends with what must
+//! hold in any case: every device is connected by a certificate that OpenSSL accepts, the ledger says the same as the devices,
+//! and no limit was exceeded at any time.
+
+mod record;
+mod waves;
+mod world;
