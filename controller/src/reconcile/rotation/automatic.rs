@@ -31,7 +31,7 @@ pub(super) fn made(object: &Rotation) -> bool {
 }
 
 /// What the fleet's certificates are made of, as one word: an automatic Rotation after a breach needs another one.
-pub(super) fn template(fleet: &Fleet) -> String {
+pub(in crate::reconcile) fn template(fleet: &Fleet) -> String {
     let parts = (&fleet.spec.certificate, &fleet.spec.issuer_ref);
     // Custom resources are made of plain values only.
     Fingerprint::of(serde_json::to_string(&parts).unwrap_or_default().as_bytes()).to_string()
