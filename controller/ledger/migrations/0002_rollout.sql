@@ -42,7 +42,7 @@ CREATE TABLE members (
     changed   INTEGER NOT NULL,
     -- Its last job in this Rotation.
     job       BLOB REFERENCES jobs (id),
-    PRIMARY KEY (rotation, device)
+    PRIMARY KEY (device, rotation)
 ) STRICT, WITHOUT ROWID;
 INSERT INTO buckets (rotation, wave, grp, windows, planned)
     SELECT rotation, wave, '', -1, sum(outcome = 'Planned') FROM members_before GROUP BY rotation, wave;
@@ -53,8 +53,6 @@ INSERT INTO members (rotation, device, wave, ordinal, bucket, outcome, changed, 
 DROP TABLE members_before;
 CREATE INDEX members_outcome ON members (rotation, outcome, wave, ordinal, bucket);
 CREATE INDEX members_waiting ON members (bucket, ordinal) WHERE outcome = 'Planned';
-CREATE INDEX members_planned ON members (device) WHERE outcome = 'Planned';
-CREATE INDEX members_reverting ON members (device) WHERE outcome = 'Reverting';
 INSERT INTO tallies (rotation, wave, outcome, n, changed)
     SELECT rotation, wave, outcome, count(*), max(changed) FROM members GROUP BY rotation, wave, outcome;
 

@@ -1,10 +1,13 @@
 //! The engine drives devices through their jobs: it hears messages, asks `core` what follows, writes the ledger, and
 //! only then speaks.
 //!
-//! `link` keeps one connection to each broker, `inbox` turns messages into events, `act` carries decisions out,
-//! `enrol` answers claims, `rollout` chooses who may start and `schedule` starts them, `timers` enforces deadlines.
+//! `link` keeps a connection through each `door` of each broker, `inbox` turns messages into events, `act` carries decisions out,
+//! `enrol` answers claims, `rollout` chooses who may start and `schedule` starts them, `called_off` cancels those of an aborted
+//! Rotation that wait, `timers` enforces deadlines.
 
 mod act;
+mod called_off;
+mod door;
 mod enrol;
 mod inbox;
 mod issue;
@@ -87,6 +90,7 @@ impl Engine {
             () = link::supervise(Arc::clone(&self)) => Ok(()),
             () = timers::run(&self) => Ok(()),
             () = schedule::run(&self) => Ok(()),
+            () = called_off::run(&self) => Ok(()),
         }
     }
 

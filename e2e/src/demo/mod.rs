@@ -1,15 +1,15 @@
 //! The demonstration, step by step.
 
 mod check;
+mod keep;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use certwave_crds::{DeviceState, RotationPhase};
-use serde_json::json;
 
 use crate::screen::Screen;
-use crate::stack::{Fault, FleetOptions, Simulation, Stack, objects};
+use crate::stack::{Fault, FleetOptions, Simulation, Stack};
 use crate::tally::{Certificates, Tally, certificates};
 use crate::tools;
 
@@ -134,7 +134,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     let outcome = check::all(&mut stack, &mut screen, &simulation, &first).await?;
     screen.say(&outcome.line(options, start.elapsed()));
     if options.keep {
-        keep(&mut screen, &stack).await?;
+        keep::running(&mut screen, &stack).await?;
     }
     Ok(outcome)
 }
@@ -184,37 +184,4 @@ async fn rotate(stack: &mut Stack, screen: &mut Screen, first: &Certificates) ->
 /// How long a phase may take.
 fn patience(devices: usize) -> Duration {
     Duration::from_mins(2) + Duration::from_millis(100) * u32::try_from(devices).unwrap_or(u32::MAX)
-}
-
-async fn keep(screen: &mut Screen, stack: &Stack) -> Result<()> {
-    let namespace = stack.namespace();
-    // In the harness's own copy of a kubeconfig, so that the commands below stay short.
-    stack
-        .api
-        .kubectl(["config", "set-context", "--current", "--namespace", namespace])?;
-    let again = stack.directory().join("again.json");
-    let mut rotation = objects::rotation(namespace, ROTATION);
-    rotation["metadata"] = json!({ "generateName": "again-" });
-    std::fs::write(&again, rotation.to_string())?;
-    // A kubectl that was built with the API server is not on the search path.
-    let path = match (tools::find("kubectl"), tools::kubectl()?.parent()) {
-        (None, Some(directory)) => format!("export PATH=$PATH:{}\n  ", directory.display()),
-        _ => String::new(),
-    };
-    screen.say(&format!(
-        "KEEP: all runs on until Ctrl-C. To look around, in another terminal:\n  \
-         {path}export KUBECONFIG={}\n  \
-         kubectl get certwave                 # everything\n  \
-         kubectl get devcert -o wide          # each device, and its last job\n  \
-         kubectl describe rot {ROTATION}            # the rotation, and whom it failed on\n  \
-         kubectl explain fleet.spec.rotation  # what can be set\n  \
-         kubectl create -f {}  # rotate again\n  \
-         kubectl get rot -w                   # and watch it\n\
-         Logs, and the devices' keys and certificates: {}",
-        stack.api.kubeconfig().display(),
-        again.display(),
-        stack.directory().display(),
-    ));
-    tokio::signal::ctrl_c().await?;
-    Ok(())
 }

@@ -13,11 +13,11 @@ pub(super) fn rotation(db: &Connection, uid: &str) -> Result<Option<i64>> {
     Ok(get.query_row([uid], |row| row.get(0)).optional()?)
 }
 
-/// Members by what stands between `members m` and `WHERE`, and behind it; with `devices d` and `buckets b`.
+/// Members by what stands behind `FROM` and `WHERE`: `members m`, `buckets b` and `devices d`.
 pub(super) fn list(db: &Connection, from: &str, condition: &str, params: &[&dyn ToSql]) -> Result<Vec<Member>> {
     let mut get = db.prepare_cached(&format!(
         "SELECT d.broker, d.device, m.wave, m.ordinal, b.grp, b.windows, coalesce(d.not_after, 0), m.outcome
-         FROM {from} CROSS JOIN buckets b ON b.id = m.bucket WHERE {condition}"
+         FROM {from} WHERE {condition}"
     ))?;
     let rows = get.query_map(params, |row| {
         let mut c = Columns::of(row);
@@ -38,7 +38,7 @@ pub(super) fn list(db: &Connection, from: &str, condition: &str, params: &[&dyn 
 pub(super) fn get(db: &Connection, uid: &str, identity: &Identity) -> Result<Option<Member>> {
     let found = list(
         db,
-        "devices d CROSS JOIN members m ON m.device = d.id",
+        "devices d CROSS JOIN members m ON m.device = d.id CROSS JOIN buckets b ON b.id = m.bucket",
         "d.broker = ?2 AND d.device = ?3 AND m.rotation = (SELECT id FROM rotations WHERE uid = ?1)",
         params![uid, identity.broker.as_str(), identity.device.as_str()],
     )?;
@@ -152,8 +152,8 @@ pub(super) fn skip_renewed(db: &Connection, uid: &str, now: Millis) -> Result<u3
 pub(super) fn retry(db: &Connection, rotation: i64, retry: Retry, now: Millis) -> Result<()> {
     db.prepare_cached(
         "UPDATE members SET outcome = 'Planned', changed = ?5
-         WHERE rotation = ?1 AND wave <= ?2
-             AND (?3 AND outcome IN ('Failed', 'Rejected', 'RolledBack') OR ?4 AND outcome = 'Reverted')
+         WHERE rotation = ?1 AND outcome IN ('Failed', 'Rejected', 'RolledBack', 'Reverted') AND wave <= ?2
+             AND iif(outcome = 'Reverted', ?4, ?3)
              AND EXISTS (SELECT 1 FROM devices d JOIN rotations r ON r.fleet = d.fleet
                  WHERE r.id = ?1 AND d.id = members.device AND d.declared = 1)",
     )?

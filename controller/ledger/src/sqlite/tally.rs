@@ -146,7 +146,7 @@ pub(super) fn remaining(db: &Connection, uid: &str) -> Result<Vec<(i64, u32)>> {
         "SELECT d.not_after / 3600 * 3600 AS hour, count(*)
          FROM members m INDEXED BY members_outcome JOIN devices d ON d.id = m.device
          WHERE m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND d.not_after IS NOT NULL
-             AND (m.outcome = 'Planned' OR m.outcome = 'Running' AND d.job_state = 'Queued')
+             AND m.outcome IN ('Planned', 'Running') AND (m.outcome = 'Planned' OR d.job_state = 'Queued')
          GROUP BY hour ORDER BY hour",
     )?;
     let rows = get.query_map([uid], |row| Ok((row.get(0)?, row.get(1)?)))?;

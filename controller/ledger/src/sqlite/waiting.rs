@@ -13,6 +13,7 @@ const NEAR: u32 = 1000;
 /// What keeps a planned member from starting whatever its bucket, with the present time as `?1` and, in seconds, `?2`.
 const READY: &str =
     "d.declared = 1 AND d.job_open = 0 AND (d.not_before IS NULL OR d.not_before <= ?1) AND d.not_after > ?2";
+const ONE_BY_ONE: &str = "members m CROSS JOIN devices d ON d.id = m.device CROSS JOIN buckets b ON b.id = m.bucket";
 
 /// Planned members that may start now.
 pub(super) fn members(db: &Connection, uid: &str, q: &MemberQuery) -> Result<Vec<Member>> {
@@ -44,8 +45,9 @@ fn wanted(db: &Connection, rotation: i64, q: &MemberQuery) -> Result<Vec<Member>
         q,
         "(SELECT device, wave, ordinal, bucket, outcome FROM members
              WHERE rotation = ?4 AND outcome = 'Planned' AND wave <= ?5 ORDER BY wave, ordinal LIMIT ?6) m
-         CROSS JOIN devices d ON d.id = m.device",
-        "(?7 = -1 OR b.windows & ?7 <> 0) AND b.grp NOT IN (SELECT value FROM json_each(?8))",
+         CROSS JOIN buckets b ON b.id = m.bucket CROSS JOIN devices d ON d.id = m.device",
+        "(?7 = -1 OR b.windows & ?7 <> 0) AND b.grp NOT IN (SELECT value FROM json_each(?8))
+             ORDER BY m.wave, m.ordinal",
         &[&rotation, &q.through_wave, &NEAR, &windows, &full],
     )?;
     if near.len() >= q.limit as usize {
@@ -62,9 +64,10 @@ fn wanted(db: &Connection, rotation: i64, q: &MemberQuery) -> Result<Vec<Member>
         return query(
             db,
             q,
-            "members m CROSS JOIN devices d ON d.id = m.device",
+            ONE_BY_ONE,
             "m.rotation = ?4 AND m.outcome = 'Planned' AND m.wave <= ?5
-                 AND m.bucket NOT IN (SELECT value FROM json_each(?6))",
+                 AND m.bucket NOT IN (SELECT value FROM json_each(?6))
+             ORDER BY m.wave, m.ordinal",
             &[&rotation, &q.through_wave, &to_json(&closed)?],
         );
     }
@@ -74,8 +77,8 @@ fn wanted(db: &Connection, rotation: i64, q: &MemberQuery) -> Result<Vec<Member>
             found.extend(query(
                 db,
                 q,
-                "members m CROSS JOIN devices d ON d.id = m.device",
-                "m.bucket = ?4 AND m.outcome = 'Planned'",
+                ONE_BY_ONE,
+                "m.bucket = ?4 AND m.outcome = 'Planned' ORDER BY m.ordinal",
                 &[&bucket.id],
             )?);
         }
@@ -91,9 +94,11 @@ fn urgent(db: &Connection, rotation: i64, q: &MemberQuery, before: i64) -> Resul
     query(
         db,
         q,
-        "devices d INDEXED BY devices_expiry CROSS JOIN members m ON m.rotation = ?4 AND m.device = d.id",
+        "devices d INDEXED BY devices_expiry CROSS JOIN members m ON m.rotation = ?4 AND m.device = d.id
+         CROSS JOIN buckets b ON b.id = m.bucket",
         "d.fleet = (SELECT fleet FROM rotations WHERE id = ?4) AND d.not_after < ?5
-             AND m.outcome = 'Planned' AND m.wave <= ?6 AND b.grp NOT IN (SELECT value FROM json_each(?7))",
+             AND m.outcome = 'Planned' AND m.wave <= ?6 AND b.grp NOT IN (SELECT value FROM json_each(?7))
+         ORDER BY m.wave, m.ordinal",
         &[&rotation, &before, &q.through_wave, &to_json(&q.full_groups)?],
     )
 }
@@ -102,12 +107,7 @@ fn query(db: &Connection, q: &MemberQuery, from: &str, condition: &str, values: 
     let now_s = q.now.div_euclid(1000);
     let first: [&dyn ToSql; 3] = [&q.now, &now_s, &q.limit];
     let values: Vec<_> = first.iter().chain(values).copied().collect();
-    member::list(
-        db,
-        from,
-        &format!("{READY} AND {condition} ORDER BY m.wave, m.ordinal LIMIT ?3"),
-        &values,
-    )
+    member::list(db, from, &format!("{READY} AND {condition} LIMIT ?3"), &values)
 }
 
 /// A bucket with planned members.

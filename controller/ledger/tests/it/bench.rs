@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use certwave_core::model::JobState;
-use certwave_ledger::{DueQuery, Ledger, SqliteLedger, Write};
+use certwave_ledger::{Candidate, DueQuery, Ledger, MemberQuery, NewMember, RotationOutcome, SqliteLedger, Write};
 
 use crate::fixtures::*;
 
@@ -114,4 +114,92 @@ async fn how_fast() {
     let dirty = ledger.unprojected(500, NOW + 1).await.unwrap();
     println!("unprojected, {} found: {:?}", dirty.len(), began.elapsed());
     println!("file: {} MiB", std::fs::metadata(&path).unwrap().len() >> 20);
+}
+
+/// Enrolled devices, put into the file directly.
+const FLEET: &str = "
+    INSERT INTO fleets VALUES (1, 'plant', 'pumps');
+    INSERT INTO certificates (id, fingerprint, issuer, serial, spki, public_key, not_before, not_after, kind, holder, broker,
+            device, issued_at, confirmed_at, der)
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+        SELECT i, randomblob(32), 'aa', i, randomblob(32), zeroblob(91), 0, 1800000000 + (10 + i % 60) * 86400, 'Device', 'd',
+            'main', printf('dev-%06d', i), 1, 2, zeroblob(600) FROM n;
+    INSERT INTO devices (id, broker, device, namespace, name, uid, declared, fleet, labels, current, revision, project_rev,
+            changed_at, projected_rev, job_open, not_after, issuer)
+        SELECT id, 'main', device, 'plant', device, 'uid', 1, 1, '{\"site\":\"a\"}', id, 1, 1, 0, 1, 0, not_after, issuer
+        FROM certificates;";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints numbers"]
+async fn how_fast_is_a_staged_rotation() {
+    let dir = tempfile::tempdir_in(std::env::var("CERTWAVE_BENCH_DIR").unwrap_or_else(|_| ".".to_owned())).unwrap();
+    let path = dir.path().join("ledger.db");
+    SqliteLedger::open(&path).unwrap().close().await;
+    rusqlite::Connection::open(&path).unwrap().execute_batch(FLEET).unwrap();
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let epoch = ledger.take_epoch("bench", NOW).await.unwrap();
+    let began = Instant::now();
+    let mut candidates = Vec::new();
+    loop {
+        let after = candidates.last().map(|c: &Candidate| c.row);
+        let page = ledger.candidates(&fleet("pumps"), NOW, after, 5000).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        candidates.extend(page);
+    }
+    println!("{} candidates: {:?}", candidates.len(), began.elapsed());
+
+    // Spread over the file, as a plan is, over 20 great sites and as many windows.
+    let count = u32::try_from(candidates.len()).unwrap();
+    let members = (0..count).map(|n| NewMember {
+        row: candidates[(u64::from(n) * 7919 % u64::from(count)) as usize].row,
+        wave: u32::from(n > 1000) + u32::from(n > 10_000),
+        ordinal: n,
+        group: format!("site-{}", n / (count / 20)),
+        windows: 1 << (n / (count / 20)),
+    });
+    let members = members.collect();
+    let began = Instant::now();
+    ledger.begin_rotation(epoch, rotation("r"), members).await.unwrap();
+    println!("begin: {:?}", began.elapsed());
+
+    let sites = |range: std::ops::Range<u32>| range.map(|s| format!("site-{s}")).collect::<Vec<_>>();
+    for (what, full, windows) in [
+        ("anybody", Vec::new(), u64::MAX),
+        ("19 of 20 groups full", sites(0..19), u64::MAX),
+        ("all groups full", sites(0..20), u64::MAX),
+        ("the last window open", Vec::new(), 1 << 19),
+        ("no window open", Vec::new(), 0),
+    ] {
+        let query = MemberQuery {
+            now: NOW,
+            through_wave: 2,
+            windows,
+            override_before_s: Some(NOW_S + 3 * DAY_S),
+            full_groups: full,
+            limit: 50,
+        };
+        let began = Instant::now();
+        let found = ledger.waiting_members("r", &query).await.unwrap().len();
+        println!("waiting, {what}, {found} found: {:?}", began.elapsed());
+    }
+    let began = Instant::now();
+    ledger.wave_counts("r").await.unwrap();
+    println!("wave counts: {:?}", began.elapsed());
+    let began = Instant::now();
+    ledger.remaining("r").await.unwrap();
+    println!("remaining: {:?}", began.elapsed());
+    let began = Instant::now();
+    ledger.expiring_members("r", NOW_S + 11 * DAY_S, 500).await.unwrap();
+    println!("expiring: {:?}", began.elapsed());
+    let began = Instant::now();
+    ledger.strangers("r", NOW, None, 500).await.unwrap();
+    println!("strangers: {:?}", began.elapsed());
+    let began = Instant::now();
+    ledger
+        .end_rotation(epoch, "r", RotationOutcome::Cancelled, NOW)
+        .await
+        .unwrap();
+    println!("end: {:?}", began.elapsed());
 }

@@ -12,7 +12,7 @@ const ROWS: &str = "
     INSERT INTO fleets VALUES (1, 'plant', 'pumps');
     INSERT INTO certificates (id, fingerprint, issuer, serial, spki, public_key, not_before, not_after, kind, holder, broker,
             device, issued_at, confirmed_at, der)
-        SELECT value, printf('%032d', value), 'aa', value, printf('%032d', value), x'00', 0, 1800864000, 'Device', 'd', 'main',
+        SELECT value, CAST(printf('%032d', value) AS BLOB), 'aa', value, CAST(printf('%032d', value) AS BLOB), x'00', 0, 1800864000, 'Device', 'd', 'main',
             printf('dev-%06d', value), 1, 2, x'30' FROM json_each('[0, 1, 2, 3]');
     INSERT INTO devices (id, broker, device, namespace, name, uid, declared, fleet, labels, current, revision, project_rev,
             changed_at, projected_rev, job_open, not_after, issuer)

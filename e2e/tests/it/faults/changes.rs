@@ -8,7 +8,7 @@ use certwave_e2e::wait_for;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use super::world::{SOON, World, patch};
+use super::world::{ENDS, SOON, World, patch};
 
 const SLOW: [&str; 2] = ["--fault", "slow:1s=*"];
 
@@ -182,4 +182,32 @@ async fn what_is_deleted_in_the_middle_stops_nobody_else() {
     world.wait_renewed(&ids, &before).await;
     world.verify().await;
     assert!(world.history().peak_in_flight() <= 2);
+}
+
+#[tokio::test]
+async fn a_rotation_deleted_while_the_ledger_cannot_be_written_ends_when_it_can() {
+    let mut world = World::new("forget", 1).await;
+    let ids = world.enrol("m", 4, &SLOW).await;
+    world.rotate("now", &json!({}));
+    world
+        .when("a first confirmation", |history| history.reached("confirmed") >= 1)
+        .await;
+    let lock = world.lock_ledger();
+    let rotations = world.stack.objects::<Rotation>();
+    rotations.delete("now", &DeleteParams::default()).await.unwrap();
+    let failed = wait_for("the first failure to end it", ENDS, || async {
+        let log = std::fs::read_to_string(world.stack.directory().join("certwave.log"))?;
+        anyhow::ensure!(log.contains("cannot forget a deleted object"), "not yet");
+        Ok(())
+    });
+    world.told(failed.await);
+    assert_eq!(world.history().rotations_open(), 1);
+    drop(lock);
+    world
+        .when("the Rotation's end", |history| history.rotations_open() == 0)
+        .await;
+    let confirmed = settled(&world).await;
+    assert!(confirmed < ids.len(), "the deletion came too late to be one");
+    world.keep_controller().await;
+    world.verify().await;
 }

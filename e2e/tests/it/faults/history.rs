@@ -8,6 +8,24 @@ use rusqlite::{Connection, OpenFlags};
 /// The ledger's file, for reading.
 pub(crate) struct History(pub(crate) Connection);
 
+/// Keeps everybody else from writing until it is dropped.
+pub(super) struct Lock(Connection);
+
+impl Lock {
+    pub(super) fn take(ledger: &Path) -> rusqlite::Result<Self> {
+        let db = Connection::open(ledger)?;
+        db.busy_timeout(std::time::Duration::from_secs(5))?;
+        db.execute_batch("BEGIN IMMEDIATE")?;
+        Ok(Self(db))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.0.execute_batch("ROLLBACK");
+    }
+}
+
 impl History {
     pub(crate) fn open(ledger: &Path) -> rusqlite::Result<Self> {
         let db = Connection::open_with_flags(ledger, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -49,6 +67,11 @@ impl History {
     /// Devices whose object does not show yet what the ledger has.
     pub(crate) fn unshown(&self) -> usize {
         self.number("SELECT count(*) FROM devices WHERE declared = 1 AND project_rev > projected_rev")
+    }
+
+    /// Rotations that have not ended.
+    pub(super) fn rotations_open(&self) -> usize {
+        self.number("SELECT count(*) FROM rotations WHERE ended IS NULL")
     }
 
     /// Devices that an object declares.

@@ -63,7 +63,6 @@ async fn a_leader_whose_renewals_fail_for_less_than_the_lease_goes_on() {
 #[tokio::test]
 async fn a_leader_whose_renewals_fail_for_longer_ends_and_the_next_waits_for_the_lease() {
     let (mut world, proxy) = World::behind_proxy("lease-long", 2).await;
-    world.patient_trials().await;
     let ids = world.enrol("m", 10, &SLOW).await;
     let first = world.certificates().await;
     world.rotate("now", &json!({}));

@@ -3,37 +3,42 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use certwave_crds::RotationPhase;
+use certwave_crds::{Fleet, RotationPhase};
 use certwave_e2e::api::ApiServer;
 use certwave_e2e::http::sample;
 use certwave_e2e::proxy::Proxy;
-use certwave_e2e::stack::Stack;
+use certwave_e2e::stack::{Stack, objects};
 use certwave_e2e::tally::Certificates;
 use certwave_e2e::wait_for;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::intact::rotated_once;
-use super::world::{SOON, World};
+use super::world::{SOON, World, patch};
 
-/// How long everything is out: longer than a step of a job, than the Lease, than a connection's keep-alive.
+/// How long everything is out: longer than a step of a job, than a trial, than the Lease, than a connection's keep-alive.
 const OUTAGE: Duration = Duration::from_secs(65);
 /// Devices that take their time, so that the fault finds them at every step.
 const SLOW: [&str; 2] = ["--fault", "slow:2s=*"];
 /// Status writes that a confirmed rotation may cost.
 const WRITES: f64 = 3.0;
 
-/// A rotation of these devices that is under way.
+/// A rotation that is under way. After an outage devices need a while to come back; those who have not yet are not offline.
 async fn under_way(world: &mut World) -> (Vec<String>, Certificates) {
-    world.patient_trials().await;
-    let ids = world.enrol("m", 10, &SLOW).await;
+    limit(world, json!({ "offlineAfter": "30s" })).await;
+    let ids = world.enrol("m", 16, &SLOW).await;
     let first = world.certificates().await;
     world.rotate("now", &json!({}));
     world
-        .when("certificates on the way", |history| {
-            history.reached("confirmed") > 0 && history.reached("issued") > history.reached("confirmed")
+        .when("a device on trial", |history| {
+            history.reached("confirmed") > 0 && history.device_in("Issued").is_some()
         })
         .await;
     (ids, first)
+}
+
+async fn limit(world: &World, device: Value) {
+    let change = json!({ "spec": { "rotation": { "device": device } } });
+    patch::<Fleet>(&world.stack, objects::FLEET, &change).await;
 }
 
 /// What is out is back: devices and controller find each other again, and the rotation ends as if nothing had been.
@@ -62,6 +67,9 @@ async fn a_broker_that_is_gone_for_a_minute_costs_nobody_anything() {
 #[tokio::test]
 async fn a_broker_that_hangs_for_a_minute_costs_nobody_anything() {
     let mut world = World::new("broker-hangs", 4).await;
+    // A broker that is silent is noticed only after a while.
+    let patient = json!({ "stepTimeout": "2m", "trialTimeout": "2m", "jobTimeout": "10m" });
+    limit(&world, patient).await;
     let (ids, first) = under_way(&mut world).await;
     let process = world.stack.controller().unwrap().id();
     world.stack.broker.pause().unwrap();

@@ -145,3 +145,39 @@ async fn an_object_that_may_not_have_its_device_is_told_so_though_the_first_writ
         .and_then(|status| status.state);
     assert_ne!(state, Some(DeviceState::Refused));
 }
+
+/// Waits until all devices of the stack are in this state.
+async fn all_in(stack: &Stack, state: DeviceState) {
+    let what = format!("{state:?}");
+    let all = wait_for(&what, ENDS, || async {
+        let devices = stack.devices().await?;
+        let states: Vec<_> = devices.into_iter().map(|device| device.status?.state).collect();
+        anyhow::ensure!(states.iter().all(|shown| *shown == Some(state)), "{states:?}");
+        Ok(())
+    });
+    all.await.unwrap();
+}
+
+#[tokio::test]
+async fn devices_that_wait_for_their_fleet_are_told_and_taken_over_though_listing_them_fails_at_first() {
+    let mut stack = Stack::on(shared::api().await, "waiting").await.unwrap();
+    let proxy = stack.put_proxy().await.unwrap();
+    stack.start_controller().await.unwrap();
+    let fail = || {
+        [(2, StatusCode::GONE), (3, StatusCode::INTERNAL_SERVER_ERROR)]
+            .map(|(first, code)| proxy.refuse(Requests::to(Method::GET, "fieldSelector="), Share::First(first), code))
+    };
+    let faults = fail();
+    stack
+        .declare_devices(["m-1".to_owned(), "m-2".to_owned()])
+        .await
+        .unwrap();
+    all_in(&stack, DeviceState::Refused).await;
+    assert!(faults.iter().all(|fault| fault.refused() > 0));
+    drop(faults);
+
+    let faults = fail();
+    World::prepare(&stack, 1).await;
+    all_in(&stack, DeviceState::Declared).await;
+    assert!(faults.iter().all(|fault| fault.refused() > 0));
+}

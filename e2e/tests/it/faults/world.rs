@@ -18,7 +18,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
-use super::history::History;
+use super::history::{History, Lock};
 use crate::shared;
 
 /// For what takes a second or two.
@@ -160,12 +160,6 @@ impl World {
         devices.into_iter().map(state).collect()
     }
 
-    /// Gives each trial the time that a fleet has by default: longer than what our own side is out for.
-    pub(crate) async fn patient_trials(&self) {
-        let change = json!({ "spec": { "rotation": { "device": { "trialTimeout": "2m" } } } });
-        patch::<Fleet>(&self.stack, objects::FLEET, &change).await;
-    }
-
     /// Creates a Rotation of the whole fleet, with more in its spec.
     pub(crate) fn rotate(&self, name: &str, more: &Value) {
         let mut rotation = objects::rotation(self.stack.namespace(), name);
@@ -220,6 +214,11 @@ impl World {
     /// The ledger.
     pub(crate) fn history(&self) -> History {
         History::open(&self.stack.directory().join("ledger.sqlite")).unwrap()
+    }
+
+    /// Locks the ledger: nothing can be written to it.
+    pub(super) fn lock_ledger(&self) -> Lock {
+        Lock::take(&self.stack.directory().join("ledger.sqlite")).unwrap()
     }
 
     /// Waits until the ledger says so, looking often: the next instant is another one.

@@ -1,7 +1,8 @@
 //! Answers that get lost at the worst moment: from the proof on it only goes forward.
 
-use certwave_crds::JobState;
+use certwave_crds::{DeviceCertificateStatus, JobState};
 use certwave_protocol::message::{Body, Progress, Slot, Slots, Step, Type};
+use serde_json::json;
 
 use super::device::{Device, Mark, status, tested};
 use super::keys::{Credential, Key};
@@ -149,5 +150,25 @@ async fn a_device_whose_clock_is_years_off_is_shown_and_served() {
         .wait_status("clock-1", "to show that its clock is right", |status| {
             status.conditions.iter().all(|c| c.type_ != "ClockSkew")
         })
+        .await;
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_its_device_is_cancelled_when_its_rotation_is_called_off() {
+    let (plant, claim) = Plant::new("called-off", &["off-1"]).await;
+    let mut device = Device::enrolled(&plant, &claim, "off-1").await;
+    let gone = json!({ "v": 1, "online": false, "session": device.line.session.to_string() });
+    device.line.publish(Type::Online, gone.to_string().as_bytes()).await;
+    drop(device);
+    plant.rotate("first").await;
+    let job_is = |state: JobState| {
+        move |status: &DeviceCertificateStatus| status.job.as_ref().is_some_and(|job| job.state == state)
+    };
+    plant
+        .wait_status("off-1", "to have a job", job_is(JobState::Queued))
+        .await;
+    plant.abort("first").await;
+    plant
+        .wait_status("off-1", "to have its job cancelled", job_is(JobState::Cancelled))
         .await;
 }

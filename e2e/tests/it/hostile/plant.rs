@@ -232,6 +232,21 @@ impl Plant {
             .unwrap();
     }
 
+    /// Calls a rotation off.
+    pub(super) async fn abort(&self, run: &str) {
+        let patch = json!({ "spec": { "control": { "state": "Aborted" } } });
+        self.world
+            .stack
+            .objects::<certwave_crds::Rotation>()
+            .patch(
+                &format!("{}-{run}", self.name),
+                &PatchParams::default(),
+                &Patch::Merge(patch),
+            )
+            .await
+            .unwrap();
+    }
+
     /// Waits until the Rotation has ended.
     pub(super) async fn rotated(&self, run: &str) {
         let name = format!("{}-{run}", self.name);

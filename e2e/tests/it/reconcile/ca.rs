@@ -149,7 +149,7 @@ async fn a_subordinate_near_its_end_is_renewed_with_the_key_that_it_has() {
 #[tokio::test]
 async fn a_ca_near_its_end_says_so() {
     let place = Place::new("ca").await;
-    let (ending, pem_key) = foreign("Ending", now() - 9000, Duration::from_secs(12_000));
+    let (ending, pem_key) = foreign("Ending", now() - 9000, Duration::from_hours(3));
     let data = [("tls.crt", pem(&ending)), ("tls.key", pem_key)];
     place
         .secret("ending", &data.each_ref().map(|(k, v)| (*k, v.as_str())))

@@ -57,10 +57,15 @@ async fn one_leads_and_the_next_follows_when_it_lets_go() {
         tokio::time::timeout(Duration::from_secs(6), &mut second).await.is_err(),
         "two must not lead"
     );
+    let gate = first.gate();
+    assert!(gate.is_open());
     first.release().await;
+    assert!(!gate.is_open(), "whoever has let go says nothing more");
     let second = tokio::time::timeout(Duration::from_secs(15), second).await.unwrap();
 
     // Somebody who takes the Lease by force is noticed.
+    let gate = second.gate();
+    assert!(gate.is_open());
     let leases = place.api::<Lease>();
     let mut lease = leases.get("certwave").await.unwrap();
     lease.spec.as_mut().unwrap().holder_identity = Some("usurper".to_owned());
@@ -71,4 +76,5 @@ async fn one_leads_and_the_next_follows_when_it_lets_go() {
     tokio::time::timeout(Duration::from_secs(15), second.lost())
         .await
         .unwrap();
+    assert!(!gate.is_open());
 }
