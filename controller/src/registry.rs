@@ -237,6 +237,11 @@ impl Registry {
             .contains(uid)
     }
 
+    /// Every rotation that has begun and not ended.
+    pub fn rotations(&self) -> Vec<Arc<RotationEntry>> {
+        all(&self.rotations)
+    }
+
     /// The rotation whose devices are served over this fleet: one that starts jobs before one that sends devices back, the
     /// oldest first.
     pub fn running(&self, fleet: &FleetKey) -> Option<Arc<RotationEntry>> {
