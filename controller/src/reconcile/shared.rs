@@ -117,8 +117,8 @@ impl Shared {
 
     /// Whether the devices of the Rotation that runs over this fleet will have their turn in time.
     pub(super) fn in_time(&self, fleet: &FleetKey) -> Option<Verdict> {
-        let running = self.rotations.all().into_iter().filter(|(_, run)| run.fleet == *fleet);
-        running.filter_map(|(_, run)| run.in_time.clone()).next()
+        let mut running = self.rotations.all().into_iter().filter(|(_, run)| run.fleet == *fleet);
+        running.find_map(|(_, run)| run.in_time.clone())
     }
 
     /// Anchors of the CAs that Rotations move this fleet to.

@@ -54,7 +54,7 @@ pub(super) fn status(fleet: &Fleet, resolved: &Resolved, observed: &Observed) ->
         trust_bundle: resolved.entry.as_ref().ok().map(|entry| entry.bundle.to_string()),
         claims: observed.claims.clone(),
         observed_generation: generation,
-        conditions: [("Ready", ready), automatic(&observed), deadline(fleet, &observed)]
+        conditions: [("Ready", ready), automatic(observed), deadline(fleet, observed)]
             .iter()
             .map(|(kind, verdict)| condition(kind, verdict, generation, before, observed.now))
             .collect(),
