@@ -42,7 +42,7 @@ pub(super) fn key(object: &ObjectRef) -> FleetKey {
 /// The Rotation after whose breach nothing is rotated by itself with the fleet's present template.
 async fn blocked_by(shared: &Shared, object: &Fleet, fleet: &FleetKey) -> Result<Option<String>> {
     let block = shared.ledger.template_block(fleet).await?;
-    let mine = block.filter(|block| block.template == super::rotation::template(object));
+    let mine = block.filter(|block| block.template == super::rotation::template(object, &object.spec.issuer_ref));
     Ok(mine.map(|block| block.rotation.name))
 }
 

@@ -30,9 +30,9 @@ pub(super) fn made(object: &Rotation) -> bool {
     object.labels().get(LABEL).is_some_and(|value| value == "true")
 }
 
-/// What the fleet's certificates are made of, as one word: an automatic Rotation after a breach needs another one.
-pub(in crate::reconcile) fn template(fleet: &Fleet) -> String {
-    let parts = (&fleet.spec.certificate, &fleet.spec.issuer_ref);
+/// What certificates of `issuer` are made of in this fleet, as one word: after a breach an automatic Rotation needs another one.
+pub(in crate::reconcile) fn template(fleet: &Fleet, issuer: &LocalRef) -> String {
+    let parts = (&fleet.spec.certificate, issuer);
     // Custom resources are made of plain values only.
     Fingerprint::of(serde_json::to_string(&parts).unwrap_or_default().as_bytes()).to_string()
 }
@@ -108,7 +108,7 @@ impl Maker<'_> {
 
     async fn blocked(&self) -> Result<bool> {
         let block = self.shared.ledger.template_block(&self.entry.key).await?;
-        Ok(block.is_some_and(|block| block.template == template(self.fleet)))
+        Ok(block.is_some_and(|block| block.template == template(self.fleet, &self.fleet.spec.issuer_ref)))
     }
 
     /// Two replicas cannot both make one: only the leader gets here, and the name collides.

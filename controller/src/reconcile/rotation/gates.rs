@@ -27,6 +27,10 @@ struct Book {
     asking: Vec<bool>,
 }
 
+fn asks_online(gate: &Gate) -> bool {
+    gate.source.kind() == "online"
+}
+
 fn round(run: &Run) -> String {
     format!("{}/{}", run.resumed, run.retried)
 }
@@ -57,22 +61,27 @@ impl Gates {
         judged.map(|(gate, state)| gate::verdict(gate, state, since)).collect()
     }
 
-    /// Asks those whose time has come; the answers are there when the Rotation is judged next.
-    pub(super) fn ask(&self, uid: &str, strategy: &Strategy, subject: &Subject, online: Online, now: Millis) {
+    /// Asks those whose time has come; the answers are there when the Rotation is judged next. While devices online are not
+    /// known, nobody is asked for them.
+    pub(super) fn ask(&self, uid: &str, strategy: &Strategy, subject: &Subject, online: Option<Online>, now: Millis) {
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(book) = books.get_mut(uid) else { return };
         for (number, gate) in strategy.gates.iter().enumerate() {
+            let online = match online {
+                None if asks_online(gate) => continue,
+                known => known.unwrap_or(Online { before: None, now: 0 }),
+            };
             let idle = book.asking.get(number) == Some(&false);
             if idle && book.states.get(number).is_some_and(|state| gate::due(gate, state, now)) {
                 book.asking[number] = true;
-                self.ask_one(uid, number, gate.clone(), subject.clone(), online);
+                self.ask_one((uid, &book.round), number, gate.clone(), subject.clone(), online);
             }
         }
     }
 
-    fn ask_one(&self, uid: &str, number: usize, gate: Gate, subject: Subject, online: Online) {
+    fn ask_one(&self, of: (&str, &str), number: usize, gate: Gate, subject: Subject, online: Online) {
         let (client, metrics) = (self.client.clone(), Arc::clone(&self.metrics));
-        let (books, uid) = (Arc::clone(&self.books), uid.to_owned());
+        let (books, uid, round) = (Arc::clone(&self.books), of.0.to_owned(), of.1.to_owned());
         tokio::spawn(async move {
             let answer = client.ask(&gate, &subject, online).await;
             metrics
@@ -80,7 +89,8 @@ impl Gates {
                 .with_label_values(&[gate.source.kind(), answer.kind()])
                 .inc();
             let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
-            let book = books.get_mut(&uid).filter(|book| book.wave == subject.wave);
+            // An answer about what was before must not be taken for one about what is.
+            let book = books.get_mut(&uid).filter(|book| book.wave == subject.wave && book.round == round);
             if let Some(book) = book
                 && let Some(state) = book.states.get_mut(number)
             {
@@ -92,7 +102,7 @@ impl Gates {
 
     /// Whether any gate asks for the number of devices online.
     pub(super) fn count_online(strategy: &Strategy) -> bool {
-        strategy.gates.iter().any(|gate| gate.source.kind() == "online")
+        strategy.gates.iter().any(asks_online)
     }
 
     pub(super) fn forget(&self, uid: &str) {

@@ -19,6 +19,8 @@ use crate::reconcile::time::{now_ms, time, time_ms};
 const FRESH: Millis = 15_000;
 /// What a job is taken to last, milliseconds: a device makes a key, connects anew and waits for the commit.
 const JOB: Millis = 20_000;
+/// The broker says who is there within this time of a connection, milliseconds.
+const PRESENCE: Millis = 10_000;
 /// Windows shown.
 const WINDOWS: usize = 5;
 /// Devices named.
@@ -149,6 +151,10 @@ struct Known {
     outlook: Option<(Millis, Outlook)>,
     online: Option<u32>,
     online_at: Option<Millis>,
+    /// Since when devices can be heard.
+    reachable_since: Option<Millis>,
+    /// Whether another Rotation may have gone before it; not known after a restart.
+    preempted: Option<bool>,
 }
 
 fn stale(at: Option<Millis>, now: Millis) -> bool {
@@ -207,6 +213,23 @@ impl Outlooks {
     /// The forecast that was made last.
     pub(super) fn last(&self, uid: &str) -> Option<Outlook> {
         self.with(uid, |known| known.outlook.as_ref().map(|(_, outlook)| outlook.clone()))
+    }
+
+    /// Whether the broker has had the time to say who is there.
+    pub(super) fn presence_settled(&self, uid: &str, reachable: bool, now: Millis) -> bool {
+        self.with(uid, |known| {
+            if !reachable {
+                (known.reachable_since, known.online_at) = (None, None);
+                return false;
+            }
+            let since = *known.reachable_since.get_or_insert(now);
+            now < since || now - since >= PRESENCE
+        })
+    }
+
+    /// Remembers whether another Rotation goes before this one; answers whether one may have until now.
+    pub(super) fn preempted(&self, uid: &str, now: bool) -> bool {
+        self.with(uid, |known| known.preempted.replace(now).unwrap_or(true))
     }
 
     /// Whether devices online should be counted again.

@@ -1,6 +1,7 @@
 //! One step of a Rotation that has begun: judged, stored, handed to the engine, shown.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use certwave_core::rollout::gate;
 use certwave_core::rollout::judge::{self, Action as Step, Gates as Said, Judgement, Note, Seen};
@@ -42,13 +43,16 @@ impl Rotations {
             Ok(needs) => self.cut_off(needs),
             Err(verdict) => Some(verdict.clone()),
         };
+        let other = precedence::before(object, &self.store);
         if let (Ok(needs), None) = (&needs, stored.run.ended) {
-            self.join(object, uid, &mut stored, needs, now).await?;
+            self.come_after(uid, other.as_deref(), now).await?;
+            if self.joining(uid, &stored, now) {
+                self.join(object, uid, &mut stored, needs, now).await?;
+            }
         }
         let waves = self.shared.ledger.wave_counts(uid).await?;
         let verdicts = self.gates.verdicts(uid, &stored.record.strategy, &stored.run, now);
         let online = self.online_now(&stored, fault.is_none(), now).await?;
-        let other = precedence::before(object, &self.store);
         let seen = Seen {
             waves: &waves,
             control: people::control(object),
@@ -62,6 +66,12 @@ impl Rotations {
             online: online.unwrap_or(0),
         };
         let judgement = judge::judge(now, &stored.record.strategy, &stored.record.plan, &stored.run, &seen);
+        if let (Ok(needs), Some(Ended::Complete), None) = (&needs, judgement.run.ended, stored.run.ended)
+            && self.join(object, uid, &mut stored, needs, now).await?
+        {
+            // Not over yet: somebody has come since members were compared last.
+            return Ok(Action::requeue(Duration::ZERO));
+        }
         let acted = self.carry_out(object, uid, &stored, &judgement, now).await?;
         let waves = if acted {
             self.shared.ledger.wave_counts(uid).await?
@@ -90,8 +100,11 @@ impl Rotations {
     }
 
     async fn online_now(&self, stored: &StoredRotation, reachable: bool, now: i64) -> Result<Option<u32>> {
-        let due = reachable && self.outlooks.count_online(&stored.record.uid, now);
-        if !due {
+        // The broker says again who is there when the controller connects: before it has, nobody is known to be.
+        if !self.outlooks.presence_settled(&stored.record.uid, reachable, now) {
+            return Ok(None);
+        }
+        if !self.outlooks.count_online(&stored.record.uid, now) {
             return Ok(self.outlooks.online(&stored.record.uid));
         }
         let online = self.online(&stored.record.strategy, &stored.record.fleet).await?;
@@ -99,7 +112,28 @@ impl Rotations {
         Ok(online)
     }
 
-    /// Devices that have come to the fleet, and members whose certificates have ended while they waited.
+    /// Another Rotation goes before this one, or has just gone: whoever it rotated needs no turn here.
+    async fn come_after(&self, uid: &str, other: Option<&str>, now: i64) -> Result<()> {
+        let waited = self.outlooks.preempted(uid, other.is_some());
+        if waited && other.is_none() {
+            self.shared.ledger.skip_renewed(self.shared.epoch, uid, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether it is time to compare members with the fleet's devices.
+    fn joining(&self, uid: &str, stored: &StoredRotation, now: i64) -> bool {
+        let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = joined.entry(uid.to_owned()).or_insert(stored.record.started);
+        let due = now < *last || now - *last >= JOINING;
+        if due {
+            *last = now;
+        }
+        due
+    }
+
+    /// Takes in devices that have come to the fleet, and gives up on members whose certificates have ended while they waited.
+    /// Answers whether there are new members.
     async fn join(
         &self,
         object: &Rotation,
@@ -107,20 +141,12 @@ impl Rotations {
         stored: &mut StoredRotation,
         needs: &Needs,
         now: i64,
-    ) -> Result<()> {
-        {
-            let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
-            let last = joined.entry(uid.to_owned()).or_insert(stored.record.started);
-            if now >= *last && now - *last < JOINING {
-                return Ok(());
-            }
-            *last = now;
-        }
+    ) -> Result<bool> {
         let (ledger, epoch) = (&*self.shared.ledger, self.shared.epoch);
         ledger.skip_expired(epoch, uid, now).await?;
         let strategy = &stored.record.strategy;
         if strategy.joiners == Joiners::Ignore {
-            return Ok(());
+            return Ok(false);
         }
         let mut scope = scope(object, needs, strategy, now);
         if !automatic::made(object) && scope.not_of.is_none() {
@@ -128,14 +154,14 @@ impl Rotations {
             scope.confirmed_before = Some(stored.record.started);
         }
         let Some(draft) = draft::joiners(ledger, uid, now, strategy, &stored.record.plan, &scope).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let mut write = RunWrite::of(stored.run.clone());
         write.plan = Some(draft.plan.clone());
         write.join = draft.members;
         ledger.write_run(epoch, uid, now, write).await?;
         stored.record.plan = draft.plan;
-        Ok(())
+        Ok(true)
     }
 
     /// Stores what was decided, in one transaction. Answers whether members may have changed.
@@ -172,7 +198,7 @@ impl Rotations {
                 Step::Substitute { wave } => write.substitute = Some(*wave),
                 Step::BlockTemplate => {
                     write.template = self
-                        .template_of(&fleet_key(object))
+                        .template_of(object)
                         .map(|template| TemplateChange::Block { template });
                 }
                 Step::ClearTemplate => write.template = Some(TemplateChange::Clear),
@@ -188,11 +214,13 @@ impl Rotations {
         Ok(true)
     }
 
-    /// What an automatic Rotation of this fleet would issue by.
-    fn template_of(&self, fleet: &certwave_ledger::FleetKey) -> Option<String> {
+    /// What this Rotation issues by.
+    fn template_of(&self, object: &Rotation) -> Option<String> {
+        let fleet = fleet_key(object);
         let key = kube::runtime::reflector::ObjectRef::new(&fleet.name).within(&fleet.namespace);
-        let object = self.fleets.get(&key)?;
-        Some(automatic::template(&object))
+        let fleet = self.fleets.get(&key)?;
+        let issuer = object.spec.issuer_ref.as_ref().unwrap_or(&fleet.spec.issuer_ref);
+        Some(automatic::template(&fleet, issuer))
     }
 
     fn hand_over(
@@ -287,10 +315,10 @@ impl Rotations {
                 .unwrap_or_default(),
             counts: waves.get(wave as usize).copied().unwrap_or_default(),
         };
-        let online = Online {
+        let online = online.map(|now| Online {
             before: stored.run.online_before,
-            now: online.unwrap_or(0),
-        };
+            now,
+        });
         self.gates.ask(uid, &stored.record.strategy, &subject, online, now);
     }
 
