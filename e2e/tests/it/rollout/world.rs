@@ -204,7 +204,8 @@ impl Staged {
 
     /// Waits for an event about the Rotation with this reason, and returns its note.
     pub(crate) async fn event(&self, name: &str, reason: &str) -> String {
-        let event = wait_for(&format!("an event {reason}"), SOON, || async {
+        let what = format!("an event {reason}");
+        let event = wait_for(&what, SOON, || async {
             let events = self.events(name).await;
             let found = events.iter().find(|(found, _)| found == reason);
             found
