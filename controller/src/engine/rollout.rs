@@ -2,7 +2,7 @@
 //! come back after it, by the Fleet's.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use certwave_core::due::{self, Target};
@@ -20,14 +20,14 @@ use crate::registry::{FleetEntry, RotationEntry};
 
 /// Members looked at in one go.
 const BATCH: u32 = 256;
+/// The time that a rate is counted over.
+const MINUTE: Millis = 60_000;
 /// Waiting devices that one sweep looks at, the longest waiting first.
 const SWEPT: u32 = 10_000;
 
 /// Jobs sent in the last minute, by fleet.
 pub(super) struct Pace {
     began: Instant,
-    /// The same by the wall clock.
-    began_at: Millis,
     rates: Mutex<HashMap<FleetKey, Rate>>,
 }
 
@@ -35,23 +35,35 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             began: Instant::now(),
-            began_at: now(),
             rates: Mutex::default(),
         }
     }
 }
 
 impl Pace {
-    fn with<T>(
-        &self,
-        fleet: &FleetKey,
-        first: impl FnOnce(Steady) -> Rate,
-        f: impl FnOnce(&mut Rate, Steady) -> T,
-    ) -> T {
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Steady::from(self.began.elapsed());
-        let rate = rates.entry(fleet.clone()).or_insert_with(|| first(now));
-        f(rate, now)
+    fn knows(&self, fleet: &FleetKey) -> bool {
+        self.lock().contains_key(fleet)
+    }
+
+    /// Remembers that `sent` jobs were sent in the minute before.
+    fn begin(&self, fleet: &FleetKey, sent: u32) {
+        let now = self.now();
+        self.lock()
+            .entry(fleet.clone())
+            .or_insert_with(|| Rate::after(now, sent));
+    }
+
+    fn with<T>(&self, fleet: &FleetKey, f: impl FnOnce(&mut Rate, Steady) -> T) -> T {
+        let now = self.now();
+        f(self.lock().entry(fleet.clone()).or_default(), now)
+    }
+
+    fn now(&self) -> Steady {
+        Steady::from(self.began.elapsed())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<FleetKey, Rate>> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -83,9 +95,17 @@ impl Round<'_> {
 
     /// Whether this one member may be sent something now; counts it if so.
     fn take(&mut self, member: &Member) -> bool {
-        let left = self.left();
+        self.enter(member, self.doors, self.left())
+    }
+
+    /// Whether this one member may be sent back now; counts it if so. Windows and rate do not hold it up.
+    fn take_back(&mut self, member: &Member) -> bool {
+        self.enter(member, Doors::WIDE, self.room)
+    }
+
+    fn enter(&mut self, member: &Member, doors: Doors, left: u32) -> bool {
         let waiting = [waiting(member)];
-        let chosen = admit::choose(&self.doors, &self.strategy.limits, left, &mut self.groups, waiting);
+        let chosen = admit::choose(&doors, &self.strategy.limits, left, &mut self.groups, waiting);
         let taken = !chosen.is_empty();
         if taken {
             self.spend();
@@ -160,11 +180,13 @@ impl Engine {
             }
         }
         let limits = &strategy.limits;
-        // Whoever was sent a job in the minute before this process began is not known.
-        let older = rotation.is_some_and(|r| r.run.wave > 0 || r.run.wave_since < self.pace.began_at);
-        let first = |at| if older { Rate::full(at, limits) } else { Rate::new() };
+        if !self.pace.knows(&fleet.key) {
+            // What the process before this one sent.
+            let sent = self.ledger.jobs_sent(&fleet.key, at.saturating_sub(MINUTE)).await?;
+            self.pace.begin(&fleet.key, sent);
+        }
         let allowed = |rate: &mut Rate, at| rate.allowed(at, limits, succeeded);
-        let rate = self.pace.with(&fleet.key, first, allowed);
+        let rate = self.pace.with(&fleet.key, allowed);
         Ok(Round {
             fleet,
             rotation,
@@ -178,17 +200,26 @@ impl Engine {
     }
 
     fn sent(&self, fleet: &FleetKey, jobs: u32) {
-        self.pace.with(fleet, |_| Rate::new(), |rate, at| rate.record(at, jobs));
+        self.pace.with(fleet, |rate, at| rate.record(at, jobs));
     }
 
-    /// Devices whose turn it is to go back: windows and rate do not hold them up.
+    /// Devices whose turn it is to go back. Those that are offline get their job too.
     async fn send_back(&self, round: &mut Round<'_>, rotation: &RotationEntry) -> Result<(), LedgerError> {
-        let going = self
-            .ledger
-            .reverting(&rotation.uid, now(), round.room.min(BATCH))
-            .await?;
+        let mut going = Vec::new();
+        for identity in self.ledger.reverting(&rotation.uid, now(), BATCH).await? {
+            let chosen = match self.registry.presence.online(&identity) {
+                false => true,
+                true if round.room == 0 => break,
+                true => match self.ledger.member(&rotation.uid, &identity).await? {
+                    Some(member) => round.take_back(&member),
+                    None => false,
+                },
+            };
+            if chosen {
+                going.push(identity);
+            }
+        }
         let sent = self.start(going, &Want::Back, &rotation.uid).await;
-        round.room = round.room.saturating_sub(sent);
         self.sent(&round.fleet.key, sent);
         Ok(())
     }
@@ -276,11 +307,14 @@ impl Engine {
         if back && member.as_ref().is_none_or(|m| m.outcome != MemberOutcome::Reverting) {
             return Ok(Some(Event::Cancel));
         }
+        if self.taken_over(round, &uid, identity).await? {
+            return Ok(Some(Event::Cancel));
+        }
         if !due::may_offer(now(), &device) {
             return Ok(None);
         }
         let offered = match (round.rotation.filter(|r| r.uid == uid), member) {
-            (Some(rotation), _) if back => rotation.reverts && round.room > 0,
+            (Some(rotation), Some(member)) if back => rotation.reverts && round.take_back(&member),
             (Some(rotation), Some(member)) => rotation.admits && !round.breached && round.take(&member),
             (Some(_), None) => false,
             (None, _) => match self.ledger.rotation(&uid).await?.and_then(|stored| stored.ended) {
@@ -291,10 +325,20 @@ impl Engine {
                 None => false,
             },
         };
-        if offered && (back || round.rotation.is_none_or(|r| r.uid != uid)) {
+        if offered && round.rotation.is_none_or(|r| r.uid != uid) {
             round.spend();
         }
         Ok(offered.then_some(Event::Offer))
+    }
+
+    /// Whether a device waits for a job of another Rotation while an emergency waits for the device: that comes first.
+    async fn taken_over(&self, round: &Round<'_>, uid: &str, identity: &Identity) -> Result<bool, LedgerError> {
+        let emergency = round
+            .rotation
+            .filter(|r| r.admits && r.strategy.emergency && r.uid != uid);
+        let Some(emergency) = emergency else { return Ok(false) };
+        let member = self.ledger.member(&emergency.uid, identity).await?;
+        Ok(member.is_some_and(|member| member.outcome == MemberOutcome::Planned))
     }
 }
 

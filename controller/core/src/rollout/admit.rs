@@ -162,6 +162,13 @@ pub struct Doors {
 }
 
 impl Doors {
+    /// For those who wait for nothing.
+    pub const WIDE: Self = Self {
+        through_wave: u32::MAX,
+        open: ALWAYS,
+        override_before: Some(i64::MAX),
+    };
+
     /// The doors at `now`, with `open` as the calendar says. In an emergency windows do not count.
     pub fn new(now: Millis, strategy: &Strategy, through_wave: u32, open: u64) -> Self {
         let near = |before: Millis| now.saturating_add(before).saturating_add(999).div_euclid(1000);

@@ -36,6 +36,8 @@ pub struct Run {
     pub wave_since: Millis,
     /// Since when nothing has changed in the waves begun so far and nothing is left to do in them.
     pub soak_since: Option<Millis>,
+    /// When our own side was last seen to be at fault.
+    pub last_fault: Option<Millis>,
     /// Waves that a person approved, counted from the first.
     pub approved: u32,
     /// What went wrong, until a person answers.

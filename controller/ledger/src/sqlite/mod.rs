@@ -357,6 +357,11 @@ impl Ledger for SqliteLedger {
         self.read(move |db| rotation::template_block(db, &fleet)).await
     }
 
+    async fn skip_renewed(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32> {
+        let uid = uid.to_owned();
+        self.fenced(epoch, move |db| member::skip_renewed(db, &uid, now)).await
+    }
+
     async fn skip_expired(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32> {
         let uid = uid.to_owned();
         self.fenced(epoch, move |db| member::skip_expired(db, &uid, now)).await
@@ -407,5 +412,10 @@ impl Ledger for SqliteLedger {
     async fn audit(&self, identity: &Identity, limit: u32) -> Result<Vec<AuditEntry>> {
         let identity = identity.clone();
         self.read(move |db| audit::of_device(db, &identity, limit)).await
+    }
+
+    async fn jobs_sent(&self, fleet: &FleetKey, since: Millis) -> Result<u32> {
+        let fleet = fleet.clone();
+        self.read(move |db| audit::jobs_sent(db, &fleet, since)).await
     }
 }

@@ -90,7 +90,9 @@ impl Gates {
                 .inc();
             let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
             // An answer about what was before must not be taken for one about what is.
-            let book = books.get_mut(&uid).filter(|book| book.wave == subject.wave && book.round == round);
+            let book = books
+                .get_mut(&uid)
+                .filter(|book| book.wave == subject.wave && book.round == round);
             if let Some(book) = book
                 && let Some(state) = book.states.get_mut(number)
             {
