@@ -13,6 +13,10 @@ use super::strategy::{OnBreach, Strategy, Wave};
 /// nobody is known to be online yet. Milliseconds.
 pub const SETTLE: Millis = 10_000;
 
+/// After a fault of our own side devices need up to this long to come back, or as long as they count as offline after,
+/// whichever is less. Milliseconds.
+pub const RETURN: Millis = 120_000;
+
 /// What is known at the time of judging.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
@@ -304,6 +308,7 @@ impl Judge<'_> {
         let fault = self.seen.fault?;
         // What was quiet because nobody could speak has proven nothing.
         self.next.soak_since = None;
+        self.next.last_fault = Some(self.now);
         Some((Phase::Paused, Some(Waiting::Fault(fault.to_owned()))))
     }
 
@@ -470,9 +475,7 @@ impl Judge<'_> {
         let begun = &self.seen.waves[..self.seen.waves.len().min(self.next.wave as usize + 1)];
         let busy = begun.iter().any(|c| c.planned + c.in_flight + c.reverting > 0);
         let changed = begun.iter().map(|c| c.changed).max().unwrap_or(self.next.wave_since);
-        // A clock that was set back must not keep anybody waiting.
-        let settled = changed > self.now || self.now - changed >= SETTLE;
-        if busy || (begun.iter().any(|c| c.offline > 0) && !settled) {
+        if busy || (begun.iter().any(|c| c.offline > 0) && !self.settled(changed)) {
             self.next.soak_since = None;
             return (Phase::Running, Some(Waiting::Devices));
         }
@@ -518,6 +521,14 @@ impl Judge<'_> {
         self.next.online_before = Some(self.seen.online);
         self.notes.push(Note::WaveBegan(self.next.wave));
         (Phase::Running, Some(Waiting::Devices))
+    }
+
+    /// Whether whoever is silent has had the time to be heard.
+    fn settled(&self, changed: Millis) -> bool {
+        // A clock that was set back must not keep anybody waiting.
+        let since = |at: Millis, long: Millis| at > self.now || self.now - at >= long;
+        let back = self.strategy.job.offline_after.clamp(SETTLE, RETURN);
+        since(changed, SETTLE) && self.next.last_fault.is_none_or(|at| since(at, back))
     }
 
     fn end(&mut self, ended: Ended) -> Verdict {
