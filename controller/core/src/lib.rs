@@ -2,7 +2,7 @@
 //!
 //! [`model`] holds the values the ledger keeps, [`policy`] what a fleet asks for, [`job`] the table of job states,
 //! [`step`] decides on one event for one device, [`due`] on who needs a job, [`backoff`] on when to try again.
-//! Waves, gates and windows will stand beside [`due`] and choose among the devices that it finds.
+//! [`rollout`] stages rotations: waves, limits, windows, gates, and what to do when one goes wrong.
 
 pub mod backoff;
 pub mod due;

@@ -111,6 +111,10 @@ pub(super) async fn supervise(engine: Arc<Engine>) {
             let same = wanted.iter().any(|b| b.id == *id && b.version == *version);
             if !same {
                 engine.links.set(id, None);
+                for gauge in [&engine.metrics.broker_connected, &engine.metrics.claims_connected] {
+                    // Not there is as good.
+                    let _ = gauge.remove_label_values(&[id.as_str()]);
+                }
             }
             same
         });

@@ -1,5 +1,6 @@
 //! The benchmarks. They measure and never fail on a number.
 
+mod core;
 mod idle;
 mod pki;
 mod rotation;
@@ -12,7 +13,7 @@ use serde::Serialize;
 use crate::stack::FleetOptions;
 
 /// What can be measured, by name.
-pub const GROUPS: [&str; 3] = ["pki", "rotation", "idle"];
+pub const GROUPS: [&str; 4] = ["core", "pki", "rotation", "idle"];
 
 /// One number.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -69,6 +70,9 @@ pub async fn run(groups: &[String], report: &mut Report) -> Result<()> {
         bail!("{unknown}: the groups are {}", GROUPS.join(", "));
     }
     let wanted = |name: &str| groups.is_empty() || groups.iter().any(|group| group == name);
+    if wanted("core") {
+        core::measure(report).context("core")?;
+    }
     if wanted("pki") {
         pki::measure(report).await.context("pki")?;
     }

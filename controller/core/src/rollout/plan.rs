@@ -155,7 +155,7 @@ pub fn plan_fitting(
     let mut places = Vec::with_capacity(candidates.len());
     let mut waves = Vec::with_capacity(strategy.waves.len());
     for (index, wave) in strategy.waves.iter().enumerate() {
-        let taken = take(&mut left, candidates, index, wanted(wave.size, total, count(&places)));
+        let taken = take(&mut left, index, wanted(wave.size, total, count(&places)));
         if fit == Fit::Exact {
             found_enough(index, wave, candidates, count(&taken))?;
         }
@@ -186,8 +186,8 @@ pub fn join(plan: &Plan, strategy: &Strategy, joiners: &[Candidate<'_>]) -> (Pla
     let places: Vec<Place> = order(joiners)
         .into_iter()
         .zip(last.size..)
-        .map(|(candidate, ordinal)| Place {
-            candidate,
+        .map(|(turn, ordinal)| Place {
+            candidate: turn.candidate,
             wave,
             ordinal,
         })
@@ -268,14 +268,14 @@ fn wanted(size: Size, total: u32, placed: u32) -> u32 {
 }
 
 /// Moves the first `wanted` that wave `index` takes out of `left`; both keep their order.
-fn take(left: &mut Vec<u32>, candidates: &[Candidate<'_>], index: usize, wanted: u32) -> Vec<u32> {
+fn take(left: &mut Vec<Turn>, index: usize, wanted: u32) -> Vec<u32> {
     let mut taken = Vec::new();
     let mut missing = wanted;
-    left.retain(|&candidate| {
-        let chosen = missing > 0 && selected(candidates, candidate, index);
+    left.retain(|turn| {
+        let chosen = missing > 0 && turn.waves >> index & 1 == 1;
         if chosen {
             missing -= 1;
-            taken.push(candidate);
+            taken.push(turn.candidate);
         }
         !chosen
     });
@@ -299,12 +299,6 @@ fn found_enough(index: usize, wave: &Wave, candidates: &[Candidate<'_>], availab
     }
 }
 
-fn selected(candidates: &[Candidate<'_>], candidate: u32, wave: usize) -> bool {
-    candidates
-        .get(candidate as usize)
-        .is_some_and(|candidate| candidate.waves >> wave & 1 == 1)
-}
-
 /// A wave of `size` devices with its allowances in numbers.
 fn resolved(wave: &Wave, size: u32) -> PlannedWave {
     PlannedWave {
@@ -315,49 +309,54 @@ fn resolved(wave: &Wave, size: u32) -> PlannedWave {
     }
 }
 
-/// What candidates are sorted by, computed once for each.
-struct Key {
-    day: i64,
-    group: u32,
-    /// How many of the group come before on the same day.
-    rank: u32,
-    hash: u64,
-    index: u32,
+/// A candidate in line.
+#[derive(Clone, Copy)]
+struct Turn {
+    candidate: u32,
+    /// [`Candidate::waves`], at hand.
+    waves: u64,
+    /// What is sorted by, most significant first: the day (32 bits), the group or the rank in it (32), the hash (64).
+    key: u128,
 }
 
-/// The candidates' indices in the order of the plan.
-fn order(candidates: &[Candidate<'_>]) -> Vec<u32> {
-    let id = |key: &Key| candidates.get(key.index as usize).map(|candidate| candidate.id);
-    let mut keys: Vec<Key> = candidates
+impl Turn {
+    /// Day and group, or day and rank.
+    fn upper(&self) -> u128 {
+        self.key >> 64
+    }
+}
+
+/// The candidates in the order of the plan.
+fn order(candidates: &[Candidate<'_>]) -> Vec<Turn> {
+    let mut line: Vec<Turn> = candidates
         .iter()
         .zip(0..)
-        .map(|(candidate, index)| Key {
-            day: candidate.not_after.div_euclid(DAY_S),
-            group: candidate.group,
-            rank: 0,
-            hash: stable_hash(candidate.id),
-            index,
+        .map(|(candidate, index)| Turn {
+            candidate: index,
+            waves: candidate.waves,
+            key: u128::from(day(candidate.not_after)) << 96
+                | u128::from(candidate.group) << 64
+                | u128::from(stable_hash(candidate.id)),
         })
         .collect();
-    keys.sort_unstable_by(|a, b| {
-        (a.day, a.group, a.hash)
-            .cmp(&(b.day, b.group, b.hash))
-            .then_with(|| id(a).cmp(&id(b)))
-    });
-    let mut previous: Option<(i64, u32, u32)> = None;
-    for key in &mut keys {
-        key.rank = match previous {
-            Some((day, group, rank)) if (day, group) == (key.day, key.group) => rank + 1,
-            _ => 0,
-        };
-        previous = Some((key.day, key.group, key.rank));
+    let id = |turn: &Turn| candidates.get(turn.candidate as usize).map(|candidate| candidate.id);
+    let compare = |a: &Turn, b: &Turn| a.key.cmp(&b.key).then_with(|| id(a).cmp(&id(b)));
+    line.sort_unstable_by(compare);
+    // Groups make way for ranks in them.
+    let (mut group, mut rank) = (None, 0u32);
+    for turn in &mut line {
+        rank = if group == Some(turn.upper()) { rank + 1 } else { 0 };
+        group = Some(turn.upper());
+        turn.key = turn.key >> 96 << 96 | u128::from(rank) << 64 | turn.key & u128::from(u64::MAX);
     }
-    keys.sort_unstable_by(|a, b| {
-        (a.day, a.rank, a.hash)
-            .cmp(&(b.day, b.rank, b.hash))
-            .then_with(|| id(a).cmp(&id(b)))
-    });
-    keys.into_iter().map(|key| key.index).collect()
+    line.sort_unstable_by(compare);
+    line
+}
+
+/// The UTC day of a time in Unix seconds, from 0 for the earliest; what no calendar reaches counts as its first or last day.
+fn day(time: i64) -> u32 {
+    let days = time.div_euclid(DAY_S).saturating_sub(i64::from(i32::MIN));
+    u32::try_from(days.max(0)).unwrap_or(u32::MAX)
 }
 
 /// 64-bit FNV-1a of the id, its bits then mixed as `MurmurHash3` ends: the same for ever, on every machine. It spreads; it

@@ -16,4 +16,5 @@ mod rollout_histories;
 mod rollout_plan;
 mod rollout_simulation;
 mod rollout_window;
+mod rollout_window_properties;
 mod rollout_world;

@@ -158,30 +158,31 @@ proptest! {
         steps in vec((0u64..40_000, 0u32..=100, 0u8..100, any::<u16>()), 1..200),
     ) {
         let mut rate = Rate::new();
-        let mut clock = 0u64;
+        let (mut clock, mut latest) = (0u64, 0u64);
         let mut succeeded = 0;
         let mut log: Vec<(u64, u32)> = Vec::new();
         for (pause, percent, chance, back) in steps {
             clock += if chance < 50 { pause % 500 } else { pause };
             let mut shown = Steady(clock);
             match chance {
-                // The clock is read late: it stands still at best.
+                // A clock that goes back stands still.
                 10 => shown = Steady(clock.saturating_sub(u64::from(back))),
                 11 => {
-                    let minute = log.iter().filter(|(at, _)| clock - at < 60_000);
-                    rate = Rate::after(shown, minute.map(|(_, sent)| sent).sum());
+                    let minute = log.iter().filter(|(at, _)| latest.max(clock) - at < 60_000);
+                    rate = Rate::after(Steady(latest.max(clock)), minute.map(|(_, sent)| sent).sum());
                 }
                 _ => {}
             }
+            latest = latest.max(shown.0);
             let allowed = rate.allowed(shown, &limits, succeeded);
             let sent = u32::try_from(u64::from(allowed.min(1_000)) * u64::from(percent) / 100).unwrap();
             if sent == 0 {
                 continue;
             }
             rate.record(shown, sent);
-            log.push((clock, sent));
+            log.push((latest, sent));
             succeeded += sent / 2;
-            let minute: u32 = log.iter().filter(|(at, _)| clock - at < 60_000).map(|(_, sent)| sent).sum();
+            let minute: u32 = log.iter().filter(|(at, _)| latest - at < 60_000).map(|(_, sent)| sent).sum();
             prop_assert!(minute <= per_minute(&limits, u32::MAX));
             prop_assert!(minute <= per_minute(&limits, succeeded));
         }

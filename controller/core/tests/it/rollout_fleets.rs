@@ -179,7 +179,7 @@ pub(crate) fn limits() -> impl Strategy<Value = Limits> {
     )
 }
 
-/// None, or one for everybody and one for the canaries.
+/// None, one for everybody, one for the canaries, or both.
 fn windows() -> impl Strategy<Value = Vec<Window>> {
     let window = |selector: Selector| {
         (0u32..24, 1i64..20).prop_map(move |(hour, hours)| Window {
@@ -191,8 +191,9 @@ fn windows() -> impl Strategy<Value = Vec<Window>> {
     };
     let canaries = Selector::from([("ring".to_owned(), "canary".to_owned())]);
     prop_oneof![
-        Just(Vec::new()),
-        window(Selector::new()).prop_map(|all| vec![all]),
-        (window(Selector::new()), window(canaries)).prop_map(|(all, canaries)| vec![all, canaries]),
+        4 => Just(Vec::new()),
+        4 => window(Selector::new()).prop_map(|all| vec![all]),
+        1 => window(canaries.clone()).prop_map(|canaries| vec![canaries]),
+        4 => (window(Selector::new()), window(canaries)).prop_map(|(all, canaries)| vec![all, canaries]),
     ]
 }

@@ -1,13 +1,17 @@
 //! Small fleets, any strategy, any failures, and whatever people, clocks and our own side do meanwhile. What must hold is
 //! asserted by the [`World`] at every step.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
 use certwave_core::model::Millis;
-use certwave_core::rollout::judge::Phase;
+use certwave_core::rollout::judge::{Note, Phase};
 use certwave_core::rollout::run::{Ended, WaveCounts};
 use certwave_core::rollout::strategy::Strategy as Rotation;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use crate::rollout_fleets::{Fleet, fleets, strategies};
 use crate::rollout_world::{Deed, Fate, Pace, World};
@@ -58,7 +62,9 @@ fn deed() -> impl Strategy<Value = Deed> {
 }
 
 fn deeds() -> impl Strategy<Value = Vec<(Millis, Deed)>> {
-    vec((0..4 * DAY, deed()), 0..12)
+    // Most happens in the first minutes.
+    let after = prop_oneof![0..10 * MINUTE, 0..4 * DAY];
+    vec((after, deed()), 0..12)
 }
 
 fn world(
@@ -106,24 +112,100 @@ fn everybody_is_counted_once(world: &World) -> bool {
     })
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+/// What happened in a history, in a word each.
+fn words(world: &World) -> BTreeSet<String> {
+    let mut words: BTreeSet<String> = world
+        .notes
+        .iter()
+        .map(|(_, note)| match note {
+            Note::Breached(breach) => format!("Breached {:?}", breach.cause),
+            Note::Ended(ended) => format!("Ended {ended:?}"),
+            other => format!("{other:?}").split('(').next().unwrap_or_default().to_owned(),
+        })
+        .collect();
+    let last = world.last.as_ref().unwrap();
+    words.insert(format!("{:?}", last.phase));
+    words.extend(last.waiting.iter().map(|waiting| {
+        let whole = format!("{waiting:?}");
+        format!("waits for {}", whole.split('(').next().unwrap_or_default())
+    }));
+    let some = |what: &str, count: u32| (count > 0).then(|| what.to_owned());
+    words.extend(some("unreverted", world.total(|counts| counts.unreverted)));
+    words.extend(some("reverted", world.total(|counts| counts.reverted)));
+    words.extend(some("lost", world.total(|counts| counts.lost)));
+    words
+}
 
-    #[test]
-    fn limits_budgets_and_order_hold_whatever_happens(
-        (rotation, fleet, fates) in (strategies(), fleets(), fates()),
-        deeds in deeds(),
-        jumps in prop_oneof![
-            Just(Vec::new()),
-            vec((0..4 * DAY, -3 * HOUR..3 * HOUR), 1..4),
-        ],
-        emergency in prop::bool::weighted(0.1),
-    ) {
-        let mut rotation = rotation;
-        rotation.emergency = emergency;
+/// What the generated histories must contain, or they would prove little.
+const EXPECTED: [&str; 29] = [
+    "Aborted",
+    "Approved",
+    "Breached",
+    "Breached Failed",
+    "Breached Gate",
+    "Breached Lost",
+    "Breached Success",
+    "Complete",
+    "Ended Aborted",
+    "Ended Complete",
+    "Ended Failed",
+    "Failed",
+    "Paused",
+    "Resumed",
+    "Retried",
+    "RolledBack",
+    "Running",
+    "WaitingForApproval",
+    "WaveBegan",
+    "lost",
+    "reverted",
+    "unreverted",
+    "waits for Another",
+    "waits for Approval",
+    "waits for Devices",
+    "waits for Fault",
+    "waits for Gates",
+    "waits for Person",
+    "waits for Proof",
+];
+
+#[test]
+fn limits_budgets_and_order_hold_whatever_happens() {
+    let seen = RefCell::new(BTreeMap::<String, u32>::new());
+    let histories = (
+        (strategies(), fleets(), fates()),
+        deeds(),
+        prop_oneof![Just(Vec::new()), vec((0..4 * DAY, -3 * HOUR..3 * HOUR), 1..4)],
+        prop::bool::weighted(0.1),
+    );
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: 2_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let result = runner.run(&histories, |((rotation, fleet, fates), deeds, jumps, emergency)| {
+        let rotation = Rotation { emergency, ..rotation };
         let world = world(rotation, &fleet, &fates, &deeds, &jumps);
         prop_assert!(everybody_is_counted_once(&world), "{:?}", world.counts);
+        for word in words(&world) {
+            *seen.borrow_mut().entry(word).or_default() += 1;
+        }
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
     }
+    let seen = seen.into_inner();
+    for word in EXPECTED {
+        assert!(
+            seen.get(word).is_some_and(|count| *count >= 3),
+            "too few histories with {word:?}: {seen:?}"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
     fn a_fleet_of_good_devices_is_rotated_to_the_last_one_that_is_there(

@@ -29,7 +29,7 @@ fn fleet() -> Fleet {
     let device = |index| Device {
         not_after: START + 90 * 86_400 + i64::try_from(dice(index, 1) % (60 * 86_400)).unwrap(),
         site: u32::try_from(dice(index, 2) % u64::from(SITES)).unwrap(),
-        canary: dice(index, 3) % 1_000 == 0,
+        canary: dice(index, 3).is_multiple_of(1_000),
     };
     Fleet {
         ids: (0..DEVICES).map(|index| format!("meter-{index:07}")).collect(),
@@ -138,7 +138,14 @@ fn a_million_devices_are_rotated_in_sixty_days() {
     ] {
         world.at(after, deed);
     }
+    // When half of the time is over, half is foreseen: a rest of the fleet is offline for good, and nothing is in the way.
+    world.live(22 * DAY);
+    let seen = world.forecast(10 * SECOND, 1000);
     world.live(60 * DAY);
+    let (eta, end) = (seen.eta.unwrap() - START * 1000, world.elapsed());
+    println!("foreseen for day {}, over on day {}: {seen:?}", eta / DAY, end / DAY);
+    assert_eq!(seen.missed, 0);
+    assert!((eta - end).abs() < 5 * DAY, "foreseen for {eta}, over at {end}");
     println!(
         "planned in {planned:?}, all in {:?}: {} starts, {} judgements, {:?} after {} days, {:?}",
         began.elapsed(),

@@ -153,7 +153,7 @@ async fn how_fast_is_a_staged_rotation() {
     // Spread over the file, as a plan is, over 20 great sites and as many windows.
     let count = u32::try_from(candidates.len()).unwrap();
     let members = (0..count).map(|n| NewMember {
-        row: candidates[(u64::from(n) * 7919 % u64::from(count)) as usize].row,
+        row: candidates[n as usize * 7919 % candidates.len()].row,
         wave: u32::from(n > 1000) + u32::from(n > 10_000),
         ordinal: n,
         group: format!("site-{}", n / (count / 20)),

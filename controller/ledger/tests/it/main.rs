@@ -1,4 +1,4 @@
-//! The ledger's tests: [`epochs`], [`objects`], [`devices`], [`records`], [`rotations`] and [`staged`] are one suite for every
+//! The ledger's tests: [`epochs`], [`objects`], [`devices`], [`records`], [`rotations`], [`staged`] and [`turns`] are one suite for every
 //! database behind the trait, which [`sqlite`] runs; the rest is about SQLite's file.
 #![allow(
     clippy::unwrap_used,
@@ -22,3 +22,4 @@ mod rotations;
 mod space;
 mod sqlite;
 mod staged;
+mod turns;

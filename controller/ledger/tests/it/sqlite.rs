@@ -58,14 +58,14 @@ suite! { fresh();
     staged::a_rotation_begins_once_with_its_members_in_waves
     staged::waiting_members_come_in_order_within_waves_windows_and_groups
     staged::waiting_members_are_found_behind_any_number_that_may_not_start
-    staged::a_timed_out_member_counts_as_gone_until_it_accepts_another_job
-    staged::who_timed_out_is_tried_again_once_heard
-    staged::confirmed_members_are_sent_back_while_they_can_be
-    staged::nobody_waits_for_a_way_back_that_is_closed
-    staged::failed_members_get_another_turn_when_a_person_says_so
+    turns::a_timed_out_member_counts_as_gone_until_it_accepts_another_job
+    turns::who_timed_out_is_tried_again_once_heard
+    turns::confirmed_members_are_sent_back_while_they_can_be
+    turns::nobody_waits_for_a_way_back_that_is_closed
+    turns::failed_members_get_another_turn_when_a_person_says_so
     staged::a_step_of_a_run_is_stored_whole_and_none_after_the_end
-    staged::who_is_in_the_way_and_who_is_left_is_known_by_group_and_end
-    staged::a_confirmed_trust_job_leads_to_the_leaf_and_only_who_is_there_gets_another_turn
+    turns::who_is_in_the_way_and_who_is_left_is_known_by_group_and_end
+    turns::a_confirmed_trust_job_leads_to_the_leaf_and_only_who_is_there_gets_another_turn
 }
 
 #[tokio::test]

@@ -2,6 +2,11 @@
 //! hold in any case: every device is connected by a certificate that OpenSSL accepts, the ledger says the same as the devices,
 //! and no limit was exceeded at any time.
 
+mod gates;
+mod jobs;
+mod killed;
 mod record;
+mod retry;
 mod waves;
+mod webhook;
 mod world;

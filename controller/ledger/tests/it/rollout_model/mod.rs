@@ -1,20 +1,23 @@
 //! Random histories of one Rotation on the ledger and on a model of plain maps, which must agree at every step; at the end
 //! the ledger's tallies must be what a recount of its members gives.
 
+mod plain;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use certwave_core::model::{JobKind, JobState, Millis};
-use certwave_core::rollout::run::{Run, WaveCounts};
+use certwave_core::rollout::run::Run;
 use certwave_ledger::{
-    Declaration, DeviceRow, Ledger, Member, MemberOutcome, MemberQuery, NewMember, Retry, Revert, RotationOutcome,
-    RunWrite, SqliteLedger, Write,
+    Declaration, DeviceRow, Ledger, MemberOutcome, MemberQuery, NewMember, Retry, Revert, RotationOutcome, RunWrite,
+    SqliteLedger, Write,
 };
 use certwave_protocol::ids::Epoch;
 use proptest::prelude::*;
 use rusqlite::Connection;
 
 use crate::fixtures::*;
+use plain::{Device, Job, Model, kind};
 
 const DEVICES: u32 = 6;
 const WAVES: u32 = 3;
@@ -85,263 +88,6 @@ fn op() -> impl proptest::strategy::Strategy<Value = Op> {
         2 => Just(Op::HalfADayPasses),
         1 => prop::bool::weighted(0.1).prop_map(|end| if end { Op::End } else { Op::Reopen }),
     ]
-}
-
-#[derive(Debug, Clone)]
-struct Job {
-    id: u64,
-    kind: u8,
-    ours: bool,
-    state: JobState,
-}
-
-/// A device as far as Rotations care.
-#[derive(Debug, Clone)]
-struct Device {
-    declared: bool,
-    pumps: bool,
-    job: Option<Job>,
-    not_after: i64,
-    previous: Option<i64>,
-    confirmed_at: Millis,
-    not_before: Option<Millis>,
-}
-
-impl Device {
-    fn open(&self) -> bool {
-        self.job.as_ref().is_some_and(|j| !j.state.ended())
-    }
-
-    fn ours(&self) -> Option<&Job> {
-        self.job.as_ref().filter(|j| j.ours)
-    }
-
-    fn home(&self) -> bool {
-        self.declared && self.pumps
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Place {
-    new: NewMember,
-    outcome: MemberOutcome,
-    job: Option<u64>,
-}
-
-struct Model {
-    now: Millis,
-    ended: bool,
-    devices: Vec<Device>,
-    rows: Vec<DeviceRow>,
-    members: BTreeMap<u32, Place>,
-    changed: [Millis; WAVES as usize],
-    next: u64,
-}
-
-const ROLLBACK: u8 = 3;
-
-fn kind(kind: u8) -> JobKind {
-    match kind {
-        0 | 1 => JobKind::Rotate,
-        2 => JobKind::Trust(hash("bundle", 1)),
-        _ => JobKind::Rollback,
-    }
-}
-
-impl Model {
-    fn set(&mut self, n: u32, outcome: MemberOutcome) {
-        let now = self.now;
-        if let Some(place) = self.members.get_mut(&n)
-            && place.outcome != outcome
-        {
-            place.outcome = outcome;
-            let changed = &mut self.changed[place.new.wave as usize];
-            *changed = now.max(*changed);
-        }
-    }
-
-    fn outcome(&self, n: u32) -> Option<MemberOutcome> {
-        self.members.get(&n).map(|p| p.outcome)
-    }
-
-    fn member(&self, n: u32) -> Option<Member> {
-        let place = self.members.get(&n)?;
-        Some(Member {
-            identity: identity(n),
-            wave: place.new.wave,
-            ordinal: place.new.ordinal,
-            group: place.new.group.clone(),
-            windows: place.new.windows,
-            not_after: self.devices[n as usize].not_after,
-            outcome: place.outcome,
-        })
-    }
-
-    fn join(&mut self, n: u32, new: NewMember) {
-        let d = &self.devices[n as usize];
-        let alive = d.home() && d.not_after > self.now / 1000;
-        let outcome = if alive {
-            MemberOutcome::Planned
-        } else {
-            MemberOutcome::Skipped
-        };
-        let changed = &mut self.changed[new.wave as usize];
-        if let std::collections::btree_map::Entry::Vacant(entry) = self.members.entry(n) {
-            *changed = self.now.max(*changed);
-            entry.insert(Place {
-                new,
-                outcome,
-                job: None,
-            });
-        }
-    }
-
-    /// The device leaves the fleet.
-    fn leave(&mut self, n: u32) {
-        match self.outcome(n) {
-            Some(MemberOutcome::Planned) => self.set(n, MemberOutcome::Skipped),
-            Some(MemberOutcome::Reverting) if !self.devices[n as usize].open() => {
-                self.set(n, MemberOutcome::Unreverted)
-            }
-            _ => {}
-        }
-    }
-
-    /// The device's job is a new one, or has come to another state.
-    fn job(&mut self, n: u32, job: &Job, new: bool, in_line: bool) {
-        use MemberOutcome as M;
-        let before = self.devices[n as usize].job.clone();
-        if new {
-            if self.outcome(n) == Some(M::Running) && before.is_some_and(|b| b.ours) {
-                self.set(n, M::Skipped);
-            }
-            if self.outcome(n) == Some(M::Reverting) && !(job.ours && job.kind == ROLLBACK) {
-                self.set(n, M::Unreverted);
-            }
-        }
-        let Some(place) = self.members.get(&n).filter(|_| job.ours) else {
-            return;
-        };
-        let silent = matches!(job.state, JobState::Queued | JobState::Sent | JobState::Cancelled);
-        if matches!(place.outcome, M::TimedOut | M::Lost) && place.job != Some(job.id) && silent {
-            return;
-        }
-        let over = self.ended || !self.devices[n as usize].home();
-        let again = in_line || job.kind == 2 && job.state == JobState::Confirmed;
-        let outcome = if job.kind == ROLLBACK {
-            match job.state {
-                _ if in_line => {
-                    if over {
-                        M::Unreverted
-                    } else {
-                        M::Reverting
-                    }
-                }
-                JobState::Confirmed => M::Reverted,
-                state if state.ended() => M::Unreverted,
-                _ => M::Reverting,
-            }
-        } else if again {
-            if over { M::Skipped } else { M::Planned }
-        } else {
-            match job.state {
-                JobState::Confirmed => M::Confirmed,
-                JobState::Rejected => M::Rejected,
-                JobState::Failed => M::Failed,
-                JobState::TimedOut => M::TimedOut,
-                JobState::RolledBack => M::RolledBack,
-                JobState::Cancelled => M::Skipped,
-                JobState::Lost => M::Lost,
-                _ => M::Running,
-            }
-        };
-        self.set(n, outcome);
-        if let Some(place) = self.members.get_mut(&n) {
-            place.job = Some(job.id);
-        }
-    }
-
-    fn each(&mut self, mut outcome: impl FnMut(&Device, &Place) -> Option<MemberOutcome>) {
-        for n in 0..DEVICES {
-            let to = self.members.get(&n).and_then(|p| outcome(&self.devices[n as usize], p));
-            if let Some(to) = to {
-                self.set(n, to);
-            }
-        }
-    }
-
-    fn counts(&self) -> Vec<WaveCounts> {
-        let mut waves = vec![WaveCounts::default(); WAVES as usize];
-        for (wave, changed) in waves.iter_mut().zip(self.changed) {
-            wave.changed = changed;
-        }
-        for (n, place) in &self.members {
-            let w = &mut waves[place.new.wave as usize];
-            let state = self.devices[*n as usize].job.as_ref().map(|j| j.state);
-            w.members += 1;
-            *match place.outcome {
-                MemberOutcome::Planned | MemberOutcome::Running if state == Some(JobState::Queued) => &mut w.offline,
-                MemberOutcome::Planned => &mut w.planned,
-                MemberOutcome::Running => &mut w.in_flight,
-                MemberOutcome::Confirmed => &mut w.confirmed,
-                MemberOutcome::Rejected => &mut w.rejected,
-                MemberOutcome::Failed => &mut w.failed,
-                MemberOutcome::TimedOut => &mut w.timed_out,
-                MemberOutcome::RolledBack => &mut w.rolled_back,
-                MemberOutcome::Lost => &mut w.lost,
-                MemberOutcome::Skipped => &mut w.skipped,
-                MemberOutcome::Reverting => &mut w.reverting,
-                MemberOutcome::Reverted => &mut w.reverted,
-                MemberOutcome::Unreverted => &mut w.unreverted,
-            } += 1;
-        }
-        waves
-    }
-
-    fn waiting(&self, q: &MemberQuery) -> Vec<Member> {
-        let mut waiting: Vec<_> = (0..DEVICES)
-            .filter(|n| {
-                let d = &self.devices[*n as usize];
-                d.declared && !d.open() && d.not_before.is_none_or(|t| t <= q.now) && d.not_after > q.now / 1000
-            })
-            .filter_map(|n| self.member(n))
-            .filter(|m| m.outcome == MemberOutcome::Planned && m.wave <= q.through_wave)
-            .filter(|m| !q.full_groups.contains(&m.group))
-            .filter(|m| {
-                let near = q.override_before_s.is_some_and(|before| m.not_after < before);
-                q.windows == u64::MAX || m.windows & q.windows != 0 || near
-            })
-            .collect();
-        waiting.sort_by_key(|m| (m.wave, m.ordinal));
-        waiting.truncate(q.limit as usize);
-        waiting
-    }
-
-    fn groups_in_use(&self) -> Vec<(String, u32)> {
-        let mut groups = BTreeMap::new();
-        for (n, place) in &self.members {
-            let job = self.devices[*n as usize].ours();
-            if place.outcome == MemberOutcome::TimedOut || job.is_some_and(|j| j.state.in_flight()) {
-                *groups.entry(place.new.group.clone()).or_default() += 1;
-            }
-        }
-        groups.into_iter().collect()
-    }
-
-    fn left(&self) -> Vec<u32> {
-        let queued = |n: u32| {
-            self.devices[n as usize]
-                .job
-                .as_ref()
-                .is_some_and(|j| j.state == JobState::Queued)
-        };
-        let left = self.members.iter().filter(|(n, p)| match p.outcome {
-            MemberOutcome::Planned => true,
-            MemberOutcome::Running => queued(**n),
-            _ => false,
-        });
-        left.map(|(n, _)| *n).collect()
-    }
 }
 
 /// Device `n`'s place in the plan.
