@@ -305,7 +305,8 @@ impl Hooks for Sim {
     }
 
     fn copies(&self, journal: &Journal, body: &Body) -> usize {
-        if *self.stop.borrow() {
+        // Told to leave, any other device still finishes its sentence.
+        if *self.stop.borrow() && self.faults.iter().any(|fault| matches!(fault, Fault::Vanish(_))) {
             return 0;
         }
         if matches!(body, Body::Status(status) if status.step == Step::Accepted) && rotating(journal) {

@@ -28,6 +28,8 @@ pub struct Seen<'a> {
     pub gates: Gates<'a>,
     /// What is wrong on our own side, if anything: nothing starts, nobody is charged, soak begins anew.
     pub fault: Option<&'a str>,
+    /// This process has only just begun and has not reached the broker yet: no fault, but nothing starts either.
+    pub starting: bool,
     /// Another Rotation that has precedence.
     pub preempted_by: Option<&'a str>,
     /// Devices of the fleet online now.
@@ -292,6 +294,7 @@ impl Judge<'_> {
             return verdict;
         }
         if let Gates::Unknown(why) = self.seen.gates {
+            self.next.soak_since = None;
             return (Phase::Paused, Some(Waiting::Gates(why.to_owned())));
         }
         self.advance()
@@ -299,17 +302,19 @@ impl Judge<'_> {
 
     /// What keeps new jobs from being sent whatever the devices do.
     fn held(&mut self) -> Option<Verdict> {
-        if self.seen.control.state == Wish::Paused {
-            return Some((Phase::Paused, Some(Waiting::Person)));
+        if self.seen.fault.is_some() && !self.seen.starting {
+            // What was quiet because nobody could speak has proven nothing.
+            self.next.soak_since = None;
+            self.next.last_fault = Some(self.now);
         }
-        if let Some(other) = self.seen.preempted_by {
-            return Some((Phase::Paused, Some(Waiting::Another(other.to_owned()))));
-        }
-        let fault = self.seen.fault?;
-        // What was quiet because nobody could speak has proven nothing.
-        self.next.soak_since = None;
-        self.next.last_fault = Some(self.now);
-        Some((Phase::Paused, Some(Waiting::Fault(fault.to_owned()))))
+        let waiting = if self.seen.control.state == Wish::Paused {
+            Waiting::Person
+        } else if let Some(other) = self.seen.preempted_by {
+            Waiting::Another(other.to_owned())
+        } else {
+            Waiting::Fault(self.seen.fault?.to_owned())
+        };
+        Some((Phase::Paused, Some(waiting)))
     }
 
     fn heed_pause(&mut self) {
@@ -327,7 +332,16 @@ impl Judge<'_> {
             plan_hash,
             ..
         } = self.seen.control;
-        if through_wave <= self.next.approved {
+        let given = (through_wave, plan_hash);
+        if self
+            .next
+            .spent
+            .as_ref()
+            .is_some_and(|(wave, hash)| (*wave, hash.as_str()) != given)
+        {
+            self.next.spent = None;
+        }
+        if through_wave <= self.next.approved || self.next.spent.is_some() {
             return;
         }
         if !plan_hash.is_empty() && plan_hash != self.plan.hash {
@@ -379,6 +393,12 @@ impl Judge<'_> {
             self.actions.push(Action::ClearTemplate);
             // The wave must prove itself anew, and be approved anew.
             self.next.approved = self.next.approved.min(self.next.wave);
+            let Control {
+                through_wave,
+                plan_hash,
+                ..
+            } = self.seen.control;
+            self.next.spent = (through_wave > self.next.approved).then(|| (through_wave, plan_hash.to_owned()));
         }
         if breached || retries {
             self.next.soak_since = None;
@@ -447,7 +467,10 @@ impl Judge<'_> {
         match self.on_breach(breach.wave) {
             OnBreach::Pause => (Phase::Breached, Some(Waiting::Person)),
             OnBreach::Abort => self.end(Ended::Failed),
-            OnBreach::Rollback if breach.rolling_back => self.roll_back(breach),
+            // One that comes back late with proof of the new certificate follows the others.
+            OnBreach::Rollback if breach.rolling_back || self.counts(breach.wave).confirmed > 0 => {
+                self.roll_back(breach)
+            }
             OnBreach::Rollback => (Phase::RolledBack, Some(Waiting::Person)),
         }
     }
@@ -459,6 +482,11 @@ impl Judge<'_> {
             self.actions.push(Action::Revert { wave: breach.wave });
         }
         if counts.confirmed + counts.in_flight + counts.reverting > 0 {
+            // So also for one that comes back later.
+            self.next.breach = Some(Breach {
+                rolling_back: true,
+                ..breach
+            });
             let waiting = self.held().and_then(|(_, waiting)| waiting);
             return (Phase::RollingBack, waiting.or(Some(Waiting::Devices)));
         }

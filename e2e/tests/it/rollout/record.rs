@@ -134,6 +134,20 @@ impl History {
         peaks
     }
 
+    /// How the job of each device stood when this was done to a Rotation, enrolments left out.
+    pub(crate) fn states_at(&self, deed: &str) -> BTreeMap<String, String> {
+        let mut get = self
+            .0
+            .prepare(
+                "SELECT d.device, substr(a.what, 5) FROM audit a JOIN jobs j ON j.id = a.job JOIN devices d ON d.id = j.device
+                 WHERE a.what LIKE 'job-%' AND j.kind <> 'enrol' AND a.id < (SELECT min(id) FROM audit WHERE what = ?1)
+                 ORDER BY a.id",
+            )
+            .unwrap();
+        let rows = get.query_map([deed], |row| Ok((row.get(0)?, row.get(1)?)));
+        rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
+    }
+
     /// The template that a breach has blocked, if one has.
     pub(crate) fn blocked_template(&self) -> Option<String> {
         let found = self
