@@ -10,8 +10,6 @@ mod record;
 mod rotation;
 mod sqlite;
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use certwave_core::model::{Device, Identity, Millis, ObjectRef};
 use certwave_core::rollout::run::WaveCounts;
@@ -23,8 +21,8 @@ pub use record::{
     DeclaredObject, DueQuery, FleetCounts, FleetKey, StoredCertificate, Write,
 };
 pub use rotation::{
-    Candidate, DeviceRow, Member, MemberOutcome, MemberQuery, NewMember, Retry, Revert, RotationCounts,
-    RotationExample, RotationOutcome, RotationRecord, RunWrite, StoredRotation, TemplateBlock, TemplateChange,
+    Candidate, DeviceRow, Member, MemberOutcome, MemberQuery, NewMember, Retry, Revert, RotationExample,
+    RotationOutcome, RotationRecord, RunWrite, StoredRotation, TemplateBlock, TemplateChange,
 };
 pub use sqlite::{SqliteLedger, SqliteOptions};
 
@@ -174,18 +172,6 @@ pub trait Ledger: Send + Sync + 'static {
     /// Ends a Rotation; members still planned are skipped, those still to be sent back stay, open jobs go on. The first end
     /// counts.
     async fn end_rotation(&self, epoch: Epoch, uid: &str, outcome: RotationOutcome, now: Millis) -> Result<()>;
-
-    /// Begins a Rotation of one wave: the fleet's devices with all of these labels, in the order in which they expire.
-    async fn start_rotation(
-        &self,
-        epoch: Epoch,
-        rotation: RotationRecord,
-        selector: BTreeMap<String, String>,
-    ) -> Result<u32>;
-    /// Planned members of any wave that may start now, whatever window and group.
-    async fn next_members(&self, uid: &str, now: Millis, limit: u32) -> Result<Vec<Identity>>;
-    /// The sum of [`wave_counts`](Self::wave_counts).
-    async fn rotation_counts(&self, uid: &str) -> Result<RotationCounts>;
 
     // Audit.
 

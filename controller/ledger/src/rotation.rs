@@ -248,33 +248,6 @@ pub enum MemberOutcome {
     Unreverted,
 }
 
-/// A Rotation's members, counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RotationCounts {
-    /// All.
-    pub members: u32,
-    /// Their turn is to come.
-    pub planned: u32,
-    /// Asked, or about to be asked, and not answered yet: no slot held.
-    pub offline: u32,
-    /// In flight.
-    pub in_flight: u32,
-    /// By [`MemberOutcome`].
-    pub confirmed: u32,
-    /// As above.
-    pub rejected: u32,
-    /// As above.
-    pub failed: u32,
-    /// As above.
-    pub timed_out: u32,
-    /// As above.
-    pub rolled_back: u32,
-    /// As above.
-    pub lost: u32,
-    /// As above.
-    pub skipped: u32,
-}
-
 /// A member that went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RotationExample {

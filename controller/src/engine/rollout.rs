@@ -265,8 +265,12 @@ impl Engine {
             .await?;
         let mut chosen = Vec::new();
         for identity in found {
+            if round.left() == 0 || !self.registry.presence.online(&identity) {
+                continue;
+            }
             // Its own group counts it already, so that is not asked again.
-            if self.registry.presence.online(&identity) && round.left() > 0 {
+            let member = self.ledger.member(&rotation.uid, &identity).await?;
+            if member.is_some_and(|member| round.doors.admit(&waiting(&member))) {
                 round.spend();
                 chosen.push(identity);
             }

@@ -40,6 +40,8 @@ pub struct Run {
     pub last_fault: Option<Millis>,
     /// Waves that a person approved, counted from the first.
     pub approved: u32,
+    /// The approval that stood when a breach was answered: it was given before anybody knew, so it counts no more.
+    pub spent: Option<(u32, String)>,
     /// What went wrong, until a person answers.
     pub breach: Option<Breach>,
     /// For each wave begun: failures and losses that a person has written off.

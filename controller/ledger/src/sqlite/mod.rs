@@ -36,7 +36,7 @@ use rusqlite::Connection;
 use crate::{
     AuditEntry, Candidate, CertificateRecord, Claim, ClaimRecord, ClaimUse, CrlRecord, Declaration, Declared,
     DeclaredObject, DeviceRow, DueQuery, FleetCounts, FleetKey, Ledger, LedgerError, Member, MemberQuery, NewMember,
-    Result, RotationCounts, RotationExample, RotationOutcome, RotationRecord, RunWrite, StoredCertificate,
+    Result, RotationExample, RotationOutcome, RotationRecord, RunWrite, StoredCertificate,
     StoredRotation, TemplateBlock, Write,
 };
 
@@ -376,33 +376,6 @@ impl Ledger for SqliteLedger {
         let uid = uid.to_owned();
         self.fenced(epoch, move |db| rotation::end(db, &uid, outcome, now))
             .await
-    }
-
-    async fn start_rotation(
-        &self,
-        epoch: Epoch,
-        rotation: RotationRecord,
-        selector: BTreeMap<String, String>,
-    ) -> Result<u32> {
-        self.fenced(epoch, move |db| rotation::begin_one_wave(db, rotation, &selector))
-            .await
-    }
-
-    async fn next_members(&self, uid: &str, now: Millis, limit: u32) -> Result<Vec<Identity>> {
-        let everybody = MemberQuery {
-            now,
-            through_wave: u32::MAX,
-            windows: u64::MAX,
-            override_before_s: None,
-            full_groups: Vec::new(),
-            limit,
-        };
-        let members = self.waiting_members(uid, &everybody).await?;
-        Ok(members.into_iter().map(|m| m.identity).collect())
-    }
-
-    async fn rotation_counts(&self, uid: &str) -> Result<RotationCounts> {
-        Ok(tally::sum(&self.wave_counts(uid).await?))
     }
 
     async fn append_audit(&self, epoch: Epoch, entries: Vec<AuditEntry>) -> Result<()> {

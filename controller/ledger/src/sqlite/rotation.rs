@@ -1,16 +1,14 @@
 //! Rotations: their beginning, their steps and their end.
 
-use std::collections::BTreeMap;
-
 use certwave_core::model::{Millis, ObjectRef};
 use certwave_core::rollout::run::{Plan, PlannedWave};
 use certwave_core::rollout::strategy::{Strategy, Wave};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::column::{Columns, Word as _, count, to_json};
+use super::column::{Columns, Word as _, to_json};
 use super::{audit, declare, enlist, member};
 use crate::{
-    DeviceRow, FleetKey, LedgerError, NewMember, Result, RotationOutcome, RotationRecord, RunWrite, StoredRotation,
+    FleetKey, LedgerError, NewMember, Result, RotationOutcome, RotationRecord, RunWrite, StoredRotation,
     TemplateBlock, TemplateChange,
 };
 
@@ -46,41 +44,6 @@ fn join(db: &Connection, rotation: i64, members: &[NewMember], now: Millis) -> R
     db.prepare_cached("UPDATE rotations SET members = members + ?2 WHERE id = ?1")?
         .execute(params![rotation, added])?;
     Ok(added)
-}
-
-/// Begins one of a single wave, with all devices that have the selector's labels.
-pub(super) fn begin_one_wave(
-    db: &Connection,
-    mut r: RotationRecord,
-    selector: &BTreeMap<String, String>,
-) -> Result<u32> {
-    if let Some(stored) = get(db, &r.uid)? {
-        return Ok(stored.members);
-    }
-    let fleet = declare::fleet_id(db, &r.fleet)?;
-    // No label of the selector is without its like among the device's.
-    let mut get = db.prepare_cached(
-        "SELECT d.id FROM devices d
-         WHERE d.fleet = ?1 AND d.declared = 1 AND d.not_after IS NOT NULL
-             AND NOT EXISTS (SELECT 1 FROM json_each(?2) s WHERE NOT EXISTS
-                 (SELECT 1 FROM json_each(d.labels) l WHERE l.key = s.key AND l.value = s.value))
-         ORDER BY d.not_after, d.device",
-    )?;
-    let rows = get.query_map(params![fleet, to_json(selector)?], |row| row.get(0))?;
-    let members = rows
-        .zip(0..)
-        .map(|(row, ordinal)| {
-            Ok(NewMember {
-                row: DeviceRow(row?),
-                wave: 0,
-                ordinal,
-                group: String::new(),
-                windows: u64::MAX,
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    (r.strategy, r.plan) = one_wave(count(members.len())?);
-    begin(db, &r, &members)
 }
 
 /// What a Rotation without waves went by.

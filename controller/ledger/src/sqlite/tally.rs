@@ -5,7 +5,7 @@ use certwave_core::rollout::run::WaveCounts;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::column::Columns;
-use crate::{MemberOutcome, Result, RotationCounts};
+use crate::{MemberOutcome, Result};
 
 /// Running members whose job the device has been sent, by wave.
 const IN_FLIGHT: &str = "SELECT m.wave, count(*) FROM devices d
@@ -104,23 +104,6 @@ fn each(
         then(at(waves, c.get()?), c.get()?);
     }
     Ok(())
-}
-
-/// All waves together.
-pub(super) fn sum(waves: &[WaveCounts]) -> RotationCounts {
-    waves.iter().fold(RotationCounts::default(), |sum, w| RotationCounts {
-        members: sum.members + w.members,
-        planned: sum.planned + w.planned,
-        offline: sum.offline + w.offline,
-        in_flight: sum.in_flight + w.in_flight + w.reverting,
-        confirmed: sum.confirmed + w.confirmed + w.unreverted,
-        rejected: sum.rejected + w.rejected,
-        failed: sum.failed + w.failed,
-        timed_out: sum.timed_out + w.timed_out,
-        rolled_back: sum.rolled_back + w.rolled_back + w.reverted,
-        lost: sum.lost + w.lost,
-        skipped: sum.skipped + w.skipped,
-    })
 }
 
 /// Members in flight or timed out, by group.

@@ -82,7 +82,7 @@ impl Maker<'_> {
         self.tidy(&mine).await?;
         let waits = mine
             .iter()
-            .any(|r| !view::is_over(r) && r.spec.mode != certwave_crds::RotationMode::Preview);
+            .any(|r| !view::is_over(r) && !view::stuck(r) && r.spec.mode != certwave_crds::RotationMode::Preview);
         if waits || !self.anything_due().await? || self.blocked().await? {
             return Ok(());
         }

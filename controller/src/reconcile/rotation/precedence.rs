@@ -1,4 +1,5 @@
-//! Which Rotation runs over a fleet: one at a time, the oldest first, an emergency before all others.
+//! Which Rotation runs over a fleet: one at a time, the oldest first, an emergency before all others. One that cannot begin
+//! until a person changes something holds up nobody.
 
 use certwave_crds::{Rotation, RotationMode};
 use kube::runtime::reflector::Store;
@@ -12,6 +13,7 @@ pub(super) fn before(object: &Rotation, store: &Store<Rotation>) -> Option<Strin
     let rank = |rotation: &Rotation| {
         (
             !emergency(rotation),
+            !view::began(rotation),
             rotation.meta().creation_timestamp.clone(),
             rotation.name_any(),
         )
@@ -22,6 +24,7 @@ pub(super) fn before(object: &Rotation, store: &Store<Rotation>) -> Option<Strin
             && other.spec.fleet_ref == object.spec.fleet_ref
             && other.spec.mode != RotationMode::Preview
             && !view::is_over(other)
+            && !view::stuck(other)
             && rank(other) < own
     });
     others.min_by_key(|other| rank(other)).map(|other| other.name_any())

@@ -62,6 +62,7 @@ impl Rotations {
                 gate::together(&verdicts)
             },
             fault: fault.as_ref().map(|verdict| verdict.message.as_str()),
+            starting: self.starting(needs.as_ref().ok()),
             preempted_by: other.as_deref(),
             online: online.unwrap_or(0),
         };
@@ -96,6 +97,14 @@ impl Rotations {
             let why = link.error.unwrap_or_else(|| "it has not answered yet".to_owned());
             let words = format!("there is no connection to the broker {broker}: {why}");
             Verdict::no("BrokerNotConnected", words)
+        })
+    }
+
+    /// Whether the broker has not been reached, or refused, since this process began.
+    fn starting(&self, needs: Option<&Needs>) -> bool {
+        needs.is_some_and(|needs| {
+            let link = self.shared.registry.link(&needs.fleet.broker);
+            !link.connected && link.error.is_none()
         })
     }
 
@@ -144,8 +153,13 @@ impl Rotations {
     ) -> Result<bool> {
         let (ledger, epoch) = (&*self.shared.ledger, self.shared.epoch);
         ledger.skip_expired(epoch, uid, now).await?;
+        // A job that waited for its device from an earlier Rotation may have brought the new certificate.
+        ledger.skip_renewed(epoch, uid, now).await?;
         let strategy = &stored.record.strategy;
-        if strategy.joiners == Joiners::Ignore {
+        // What falls due while the last wave runs gets a Rotation of its own, with a canary: else this one might never end.
+        let waves = stored.record.plan.waves.len();
+        let late = automatic::made(object) && waves > 1 && stored.run.wave as usize + 1 >= waves;
+        if strategy.joiners == Joiners::Ignore || late {
             return Ok(false);
         }
         let mut scope = scope(object, needs, strategy, now);
@@ -203,6 +217,12 @@ impl Rotations {
                 }
                 Step::ClearTemplate => write.template = Some(TemplateChange::Clear),
             }
+        }
+        if judgement.run.ended == Some(Ended::Aborted) && automatic::made(object) {
+            // Whoever stops one does not want the next a moment later.
+            write.template = self
+                .template_of(object)
+                .map(|template| TemplateChange::Block { template });
         }
         write.end = judgement.run.ended.map(|ended| match ended {
             Ended::Complete => RotationOutcome::Succeeded,

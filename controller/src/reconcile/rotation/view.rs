@@ -87,6 +87,22 @@ pub(super) fn is_over(rotation: &Rotation) -> bool {
     over(rotation.status.as_ref().and_then(|status| status.phase))
 }
 
+/// Whether its members were chosen.
+pub(super) fn began(rotation: &Rotation) -> bool {
+    rotation
+        .status
+        .as_ref()
+        .is_some_and(|status| status.started_at.is_some())
+}
+
+/// Whether it cannot begin until a person changes something.
+pub(super) fn stuck(rotation: &Rotation) -> bool {
+    let conditions = rotation.status.iter().flat_map(|status| &status.conditions);
+    let mut waiting = conditions.filter(|condition| condition.type_ == "Complete");
+    !began(rotation)
+        && waiting.any(|condition| matches!(condition.reason.as_str(), "InvalidPlan" | "InvalidStrategy" | "Paused"))
+}
+
 /// Whether nothing follows after this phase.
 pub(super) fn over(phase: Option<RotationPhase>) -> bool {
     matches!(

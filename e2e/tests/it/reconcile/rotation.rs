@@ -51,13 +51,28 @@ async fn a_rotation_waits_for_its_fleet_and_belongs_to_it() {
 async fn one_rotation_runs_over_a_fleet_at_a_time_the_oldest_first() {
     let place = Place::new("rotation").await;
     place.foundation().await;
+    let moves = json!({"fleetRef": {"name": "pumps"}, "reason": "CAChange", "issuerRef": {"name": "next"}});
+    place.apply::<Rotation>("a-first", moves).await;
+    place.phase("a-first", RotationPhase::Pending, "CANotFound").await;
+    place.apply::<Rotation>("b-second", spec("Running")).await;
+    place.phase("b-second", RotationPhase::Pending, "AnotherRotation").await;
+    place
+        .apply::<certwave_crds::CertificateAuthority>("next", json!({"subordinate": {"issuerRef": {"name": "root"}}}))
+        .await;
+    place.phase("a-first", RotationPhase::Complete, "NoDevices").await;
+    place.phase("b-second", RotationPhase::Complete, "NoDevices").await;
+}
+
+#[tokio::test]
+async fn a_rotation_that_a_person_keeps_from_beginning_holds_up_nobody() {
+    let place = Place::new("rotation").await;
+    place.foundation().await;
     place.apply::<Rotation>("a-first", spec("Paused")).await;
     place.phase("a-first", RotationPhase::Pending, "Paused").await;
     place.apply::<Rotation>("b-second", spec("Running")).await;
-    place.phase("b-second", RotationPhase::Pending, "AnotherRotation").await;
+    place.phase("b-second", RotationPhase::Complete, "NoDevices").await;
     place.apply::<Rotation>("a-first", spec("Running")).await;
     place.phase("a-first", RotationPhase::Complete, "NoDevices").await;
-    place.phase("b-second", RotationPhase::Complete, "NoDevices").await;
 }
 
 #[tokio::test]

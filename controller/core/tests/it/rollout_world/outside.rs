@@ -18,7 +18,7 @@ impl World {
             Deed::Gate(says) => self.gate = says,
             Deed::Restart => {
                 // The ledger remembers how many, not when.
-                let without = Limits {
+                let without = certwave_core::rollout::strategy::Limits {
                     max_per_minute: None,
                     ramp: None,
                     ..self.strategy.limits.clone()
