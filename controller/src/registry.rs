@@ -75,6 +75,9 @@ pub struct FleetEntry {
     pub strategy: Arc<Strategy>,
     /// Its windows.
     pub calendar: Arc<Calendar>,
+    /// Why the declared strategy cannot be worked by, if so: the default one stands in its place, and nothing is rotated
+    /// without being asked for.
+    pub strategy_fault: Option<String>,
     /// The present issuer.
     pub issuer: IssuerEntry,
     /// Subject and SANs of its devices.

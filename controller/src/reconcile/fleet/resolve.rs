@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use certwave_core::model::ObjectRef;
 use certwave_core::policy::{FleetPolicy, JobPolicy};
+use certwave_core::rollout::strategy::Strategy;
 use certwave_core::rollout::window::Calendar;
 use certwave_crds::{AllowedNamespaces, DeviceLimits, Fleet, NamespacesFrom, RetriedOutcome};
 use certwave_pki::{AttributeType, CsrPolicy, LeafTemplate, SanKind, TemplateSpec};
@@ -167,9 +168,11 @@ fn entry(
         .chain(moving.iter().cloned())
         .collect();
     let bundle = Fingerprint::of_bundle(&anchors);
-    let strategy = strategy(fleet, None).map_err(|e| Verdict::no("InvalidStrategy", e.to_string()))?;
-    let calendar = Calendar::compile(&strategy.windows)
-        .map_err(|e| Verdict::no("InvalidStrategy", format!("spec.rotation.windows: {e}")))?;
+    // A mistyped time zone must not keep devices from enrolling.
+    let (strategy, calendar, strategy_fault) = match declared_strategy(fleet) {
+        Ok((strategy, calendar)) => (strategy, calendar, None),
+        Err(fault) => (Strategy::default(), Calendar::default(), Some(fault)),
+    };
     Ok(FleetEntry {
         key: key(own),
         uid: fleet.meta().uid.clone().unwrap_or_default(),
@@ -181,6 +184,7 @@ fn entry(
         },
         calendar: Arc::new(calendar),
         strategy: Arc::new(strategy),
+        strategy_fault,
         issuer: issuer.entry.clone(),
         template,
         csr: CsrPolicy {
@@ -198,6 +202,12 @@ fn entry(
         anchors: anchors.into_iter().map(Der).collect(),
         bundle,
     })
+}
+
+fn declared_strategy(fleet: &Fleet) -> std::result::Result<(Strategy, Calendar), String> {
+    let strategy = strategy(fleet, None).map_err(|fault| fault.to_string())?;
+    let calendar = Calendar::compile(&strategy.windows).map_err(|fault| format!("spec.rotation.windows: {fault}"))?;
+    Ok((strategy, calendar))
 }
 
 /// How jobs run, as the engine has it.
@@ -250,6 +260,7 @@ pub(super) fn same(a: &FleetEntry, b: &FleetEntry) -> bool {
         && a.broker == b.broker
         && a.policy == b.policy
         && a.strategy == b.strategy
+        && a.strategy_fault == b.strategy_fault
         && a.template == b.template
         && a.csr == b.csr
         && a.validity == b.validity
