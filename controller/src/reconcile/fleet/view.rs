@@ -54,25 +54,37 @@ pub(super) fn status(fleet: &Fleet, resolved: &Resolved, observed: &Observed) ->
         trust_bundle: resolved.entry.as_ref().ok().map(|entry| entry.bundle.to_string()),
         claims: observed.claims.clone(),
         observed_generation: generation,
-        conditions: [("Ready", ready), automatic(observed), deadline(fleet, observed)]
-            .iter()
-            .map(|(kind, verdict)| condition(kind, verdict, generation, before, observed.now))
-            .collect(),
+        conditions: [
+            ("Ready", ready),
+            automatic(resolved, observed),
+            deadline(fleet, observed),
+        ]
+        .iter()
+        .map(|(kind, verdict)| condition(kind, verdict, generation, before, observed.now))
+        .collect(),
     }
 }
 
 /// Whether what is due is rotated without anybody asking.
-fn automatic(observed: &Observed) -> (&'static str, Verdict) {
-    let verdict = match &observed.blocked_by {
-        Some(rotation) => Verdict::no(
+fn automatic(resolved: &Resolved, observed: &Observed) -> (&'static str, Verdict) {
+    let fault = resolved
+        .entry
+        .as_ref()
+        .ok()
+        .and_then(|entry| entry.strategy_fault.as_ref());
+    let verdict = match (fault, &observed.blocked_by) {
+        (Some(fault), _) => Verdict::no(
+            "InvalidStrategy",
+            format!("nothing is rotated by itself until this is mended: {fault}"),
+        ),
+        (None, Some(rotation)) => Verdict::no(
             "TemplateBlocked",
             format!(
-                "a limit was exceeded in the Rotation {rotation}: nothing is rotated by itself with the same certificate \
-                 template until a person resumes it, sets control.retryFailed, changes the template, or a later Rotation \
-                 completes"
+                "the Rotation {rotation} was stopped: nothing is rotated by itself with the same certificate template \
+                 until a person resumes it or sets control.retryFailed, a later Rotation completes, or the template changes"
             ),
         ),
-        None => Verdict::yes(
+        (None, None) => Verdict::yes(
             "Enabled",
             "what is due by renewBefore is rotated by the Fleet's strategy",
         ),

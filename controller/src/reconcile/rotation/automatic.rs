@@ -83,7 +83,7 @@ impl Maker<'_> {
         let waits = mine
             .iter()
             .any(|r| !view::is_over(r) && !view::stuck(r) && r.spec.mode != certwave_crds::RotationMode::Preview);
-        if waits || !self.anything_due().await? || self.blocked().await? {
+        if waits || self.entry.strategy_fault.is_some() || !self.anything_due().await? || self.blocked().await? {
             return Ok(());
         }
         self.make().await
@@ -142,7 +142,6 @@ impl Maker<'_> {
             status: None,
         };
         let made = api.create(&PostParams::default(), &object).await?;
-        self.shared.wrote("Rotation", "ok");
         tracing::info!(
             fleet = self.entry.key.name,
             rotation = made.name_any(),
@@ -175,7 +174,7 @@ impl Maker<'_> {
             };
             let api: Api<Rotation> = self.shared.api(&name.namespace);
             match api.delete(&name.name, &DeleteParams::default()).await {
-                Ok(_) => self.shared.wrote("Rotation", "ok"),
+                Ok(_) => {}
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 Err(error) => return Err(error.into()),
             }
