@@ -86,3 +86,7 @@ CREATE TABLE template_blocks (
 ) STRICT;
 
 CREATE INDEX devices_fleet ON devices (fleet) WHERE declared = 1;
+-- Who is waited for, by what waits for it.
+CREATE INDEX devices_queued ON devices (fleet, job_rotation) WHERE job_open = 1 AND job_state = 'Queued';
+DROP INDEX devices_rotation;
+CREATE INDEX devices_rotation ON devices (job_rotation, job_state, job_kind) WHERE job_open = 1;

@@ -174,9 +174,10 @@ pub(super) fn substitute(db: &Connection, rotation: i64, wave: u32, now: Millis)
     let mut find = db.prepare_cached(
         "SELECT m.device, b.grp, b.windows FROM members m JOIN devices d ON d.id = m.device JOIN buckets b ON b.id = m.bucket
          WHERE m.rotation = ?1 AND m.outcome = 'Planned' AND m.wave > ?2 AND d.declared = 1 AND d.job_open = 0
+             AND d.not_after > ?3
          ORDER BY d.last_seen DESC NULLS LAST, m.wave, m.ordinal LIMIT 1",
     )?;
-    let found = find.query_row(params![rotation, wave], |row| {
+    let found = find.query_row(params![rotation, wave, now.div_euclid(1000)], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
     });
     let Some((device, group, windows)) = found.optional()? else {

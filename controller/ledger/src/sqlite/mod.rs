@@ -23,7 +23,6 @@ mod waiting;
 mod write;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::thread::JoinHandle;
 
@@ -36,8 +35,8 @@ use rusqlite::Connection;
 use crate::{
     AuditEntry, Candidate, CertificateRecord, Claim, ClaimRecord, ClaimUse, CrlRecord, Declaration, Declared,
     DeclaredObject, DeviceRow, DueQuery, FleetCounts, FleetKey, Ledger, LedgerError, Member, MemberQuery, NewMember,
-    Result, RotationExample, RotationOutcome, RotationRecord, RunWrite, StoredCertificate,
-    StoredRotation, TemplateBlock, Write,
+    Result, RotationExample, RotationOutcome, RotationRecord, RunWrite, StoredCertificate, StoredRotation,
+    TemplateBlock, Write,
 };
 
 /// How to open a [`SqliteLedger`].

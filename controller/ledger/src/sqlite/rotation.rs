@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::column::{Columns, Word as _, to_json};
 use super::{audit, declare, enlist, member};
 use crate::{
-    FleetKey, LedgerError, NewMember, Result, RotationOutcome, RotationRecord, RunWrite, StoredRotation,
-    TemplateBlock, TemplateChange,
+    FleetKey, LedgerError, NewMember, Result, RotationOutcome, RotationRecord, RunWrite, StoredRotation, TemplateBlock,
+    TemplateChange,
 };
 
 const UNKNOWN: LedgerError = LedgerError::NotFound("such Rotation");

@@ -15,14 +15,15 @@ const IN_FLIGHT: &str = "SELECT m.wave, count(*) FROM devices d
     GROUP BY m.wave";
 /// Members to be sent back whose job waits for them, by wave.
 const AWAY: &str = "SELECT m.wave, count(*) FROM devices d
-    JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
-    WHERE d.job_rotation = ?1 AND d.job_state = 'Queued' AND d.job_open = 1 AND m.outcome = 'Reverting'
+    CROSS JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
+    WHERE d.job_rotation = ?1 AND d.job_state = 'Queued' AND d.job_kind = 'rollback' AND d.job_open = 1
+        AND m.outcome = 'Reverting'
     GROUP BY m.wave";
-/// Planned members for which a job of something else waits, by wave.
-const ELSEWHERE: &str = "SELECT m.wave, count(*) FROM devices d
+/// Planned members for which a job of something else waits, by wave. An index leads past those that wait for this Rotation.
+const ELSEWHERE: &str = "SELECT m.wave, count(*) FROM devices d INDEXED BY devices_queued
     CROSS JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
     WHERE d.fleet = (SELECT fleet FROM rotations WHERE uid = ?1) AND d.job_open = 1 AND d.job_state = 'Queued'
-        AND m.outcome = 'Planned'
+        AND (d.job_rotation IS NULL OR d.job_rotation < ?1 OR d.job_rotation > ?1) AND m.outcome = 'Planned'
     GROUP BY m.wave";
 
 /// How the members of each wave stand.

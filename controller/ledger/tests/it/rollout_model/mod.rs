@@ -9,8 +9,8 @@ use std::path::Path;
 use certwave_core::model::{JobKind, JobState, Millis};
 use certwave_core::rollout::run::Run;
 use certwave_ledger::{
-    Declaration, DeviceRow, Ledger, MemberOutcome, MemberQuery, NewMember, Retry, Revert, RotationOutcome, RunWrite,
-    SqliteLedger, Write,
+    Candidate, Declaration, DeviceRow, DueQuery, Ledger, MemberOutcome, MemberQuery, NewMember, Retry, Revert,
+    RotationOutcome, RotationRecord, RunWrite, SqliteLedger, Write,
 };
 use certwave_protocol::ids::Epoch;
 use proptest::prelude::*;
@@ -21,6 +21,8 @@ use plain::{Device, Job, Model, kind};
 
 const DEVICES: u32 = 6;
 const WAVES: u32 = 3;
+/// When the Rotation begins; its devices have enrolled before.
+const START: Millis = NOW + 1000;
 const HALF_DAY: Millis = 43_200_000;
 const STATES: [JobState; 12] = [
     JobState::Queued,
@@ -48,12 +50,15 @@ enum Op {
         days: i64,
         pause: bool,
     },
+    Heard(u32),
     Withdraw(u32),
     Declare(u32, bool),
     Retry(Retry),
     Revert(Revert),
+    Substitute(u32),
     Join(u32, u32),
     SkipExpired,
+    SkipRenewed,
     HalfADayPasses,
     End,
     Reopen,
@@ -74,6 +79,7 @@ fn op() -> impl proptest::strategy::Strategy<Value = Op> {
         14 => job.prop_map(|(device, fresh, state, in_line, days, pause)| {
             Op::Job { device, fresh, state, in_line, days, pause }
         }),
+        2 => (0..DEVICES).prop_map(Op::Heard),
         1 => (0..DEVICES).prop_map(Op::Withdraw),
         2 => (0..DEVICES, any::<bool>()).prop_map(|(n, pumps)| Op::Declare(n, pumps)),
         2 => (0..WAVES, any::<bool>(), any::<bool>())
@@ -85,7 +91,9 @@ fn op() -> impl proptest::strategy::Strategy<Value = Op> {
             confirmed_after: NOW + age * HALF_DAY,
         })),
         1 => (0..DEVICES, 0..WAVES).prop_map(|(n, wave)| Op::Join(n, wave)),
+        2 => (0..WAVES).prop_map(Op::Substitute),
         1 => Just(Op::SkipExpired),
+        1 => prop::bool::weighted(0.3).prop_map(|skip| if skip { Op::SkipRenewed } else { Op::HalfADayPasses }),
         2 => Just(Op::HalfADayPasses),
         1 => prop::bool::weighted(0.1).prop_map(|end| if end { Op::End } else { Op::Reopen }),
     ]
@@ -110,7 +118,7 @@ async fn start(ledger: &SqliteLedger) -> (Epoch, Model) {
     let candidates = ledger.candidates(&fleet("pumps"), NOW, None, 99).await.unwrap();
     let rows: Vec<_> = candidates.iter().map(|c| c.row).collect();
     let mut model = Model {
-        now: NOW,
+        now: START,
         ended: false,
         devices: (0..DEVICES)
             .map(|n| Device {
@@ -121,6 +129,7 @@ async fn start(ledger: &SqliteLedger) -> (Epoch, Model) {
                 previous: None,
                 confirmed_at: NOW,
                 not_before: None,
+                last_seen: None,
             })
             .collect(),
         rows: rows.clone(),
@@ -134,7 +143,11 @@ async fn start(ledger: &SqliteLedger) -> (Epoch, Model) {
     for (n, new) in (0..).zip(&members) {
         model.join(n, new.clone());
     }
-    ledger.begin_rotation(epoch, rotation("r"), members).await.unwrap();
+    let record = RotationRecord {
+        started: START,
+        ..rotation("r")
+    };
+    ledger.begin_rotation(epoch, record, members).await.unwrap();
     (epoch, model)
 }
 
@@ -158,7 +171,12 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
             let new = fresh.is_some() || present.is_none();
             model.next += 1;
             let mut job = match (fresh, present) {
-                (None, Some(job)) => Job { state, ..job },
+                (None, Some(job)) if job.state == state => job,
+                (None, Some(job)) => Job {
+                    state,
+                    since: model.now,
+                    ..job
+                },
                 (fresh, _) => {
                     let (kind, ours) = fresh.unwrap_or((0, true));
                     Job {
@@ -166,6 +184,7 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
                         kind,
                         ours,
                         state,
+                        since: model.now,
                     }
                 }
             };
@@ -173,7 +192,7 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
             let in_line = in_line && state.ended() && job.ours;
             let mut d = device(ledger, n).await;
             let mut j = crate::fixtures::job(job.id, state);
-            (j.kind, j.rotation) = (kind(job.kind), job.ours.then(|| "r".to_owned()));
+            (j.kind, j.rotation, j.since) = (kind(job.kind), job.ours.then(|| "r".to_owned()), job.since);
             let same = d.job.as_ref() == Some(&j);
             d.job = Some(j);
             d.not_before = pause.then_some(model.now + HALF_DAY);
@@ -191,7 +210,7 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
 
             let withdrawn = !model.devices[n as usize].declared && state == JobState::Queued;
             if withdrawn {
-                job.state = JobState::Cancelled;
+                (job.state, job.since) = (JobState::Cancelled, model.now);
             }
             // What is stored already is no news.
             if !same || in_line && !withdrawn {
@@ -206,8 +225,15 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
                 d.confirmed_at = now;
             }
         }
+        Op::Heard(n) => {
+            let mut d = device(ledger, n).await;
+            d.last_seen = Some(model.now);
+            ledger.write(epoch, Write::of(d, model.now)).await.unwrap();
+            model.devices[n as usize].last_seen = Some(model.now);
+        }
         Op::Withdraw(n) => {
             ledger.withdraw(epoch, model.now, &object("plant", n)).await.unwrap();
+            let now = model.now;
             let d = &mut model.devices[n as usize];
             if !d.declared {
                 return;
@@ -215,7 +241,7 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
             d.declared = false;
             let waits = d.job.as_mut().filter(|j| j.state == JobState::Queued);
             let ours = waits.is_some_and(|j| {
-                j.state = JobState::Cancelled;
+                (j.state, j.since) = (JobState::Cancelled, now);
                 j.ours
             });
             match model.outcome(n).filter(|_| ours) {
@@ -243,13 +269,14 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
                 ..RunWrite::of(Run::default())
             };
             if run(model, write).await {
-                model.each(|d, p| {
-                    let again = match p.outcome {
-                        MemberOutcome::Failed | MemberOutcome::Rejected | MemberOutcome::RolledBack => retry.failed,
-                        MemberOutcome::Reverted => retry.reverted,
-                        _ => false,
-                    };
-                    (again && p.new.wave <= retry.through_wave && d.home()).then_some(MemberOutcome::Planned)
+                model.each(|d, p| match p.outcome {
+                    _ if p.new.wave > retry.through_wave => None,
+                    MemberOutcome::Failed | MemberOutcome::Rejected | MemberOutcome::RolledBack => {
+                        (retry.failed && d.home()).then_some(MemberOutcome::Planned)
+                    }
+                    MemberOutcome::Reverted => (retry.reverted && d.home()).then_some(MemberOutcome::Planned),
+                    MemberOutcome::Reverting => retry.reverted.then_some(MemberOutcome::Confirmed),
+                    _ => None,
                 });
             }
         }
@@ -275,6 +302,15 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
                 });
             }
         }
+        Op::Substitute(wave) => {
+            let write = RunWrite {
+                substitute: Some(wave),
+                ..RunWrite::of(Run::default())
+            };
+            if run(model, write).await {
+                model.substitute(wave);
+            }
+        }
         Op::Join(n, wave) => {
             let new = place(model.rows[n as usize], n, wave);
             let write = RunWrite {
@@ -294,6 +330,13 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
                     Some(MemberOutcome::Unreverted)
                 }
                 _ => None,
+            });
+        }
+        Op::SkipRenewed => {
+            ledger.skip_renewed(epoch, "r", model.now).await.unwrap();
+            model.each(|d, p| {
+                let renewed = p.outcome == MemberOutcome::Planned && !d.open() && d.confirmed_at >= START;
+                renewed.then_some(MemberOutcome::Skipped)
             });
         }
         Op::HalfADayPasses => model.now += HALF_DAY,
@@ -348,13 +391,30 @@ async fn compare(ledger: &SqliteLedger, model: &Model) {
     assert_eq!(ledger.reverting("r", model.now, 99).await.unwrap(), back);
     let left: u32 = ledger.remaining("r").await.unwrap().iter().map(|(_, n)| n).sum();
     assert_eq!(left as usize, model.left().len());
-    let strangers: Vec<_> = (0..DEVICES)
-        .filter(|n| !model.members.contains_key(n))
-        .filter(|n| model.devices[*n as usize].home() && model.devices[*n as usize].not_after > model.now / 1000)
-        .map(|n| identity(n).device)
-        .collect();
+    let pumps = fleet("pumps");
+    let ended = model.ended.then(|| object("plant", 1));
+    assert_eq!(ledger.last_rotation(&pumps).await.unwrap(), ended);
+    let told = |c: Candidate| (c.device, c.failed);
+    let candidates = model.candidates();
+    let found = ledger.candidates(&pumps, model.now, None, 99).await.unwrap();
+    let of = |n: &u32| (identity(*n).device, model.devices[*n as usize].failed());
+    assert_eq!(
+        found.into_iter().map(told).collect::<Vec<_>>(),
+        candidates.iter().map(of).collect::<Vec<_>>()
+    );
+    let strangers = candidates.iter().filter(|n| !model.members.contains_key(n));
     let found = ledger.strangers("r", model.now, None, 99).await.unwrap();
-    assert_eq!(found.into_iter().map(|c| c.device).collect::<Vec<_>>(), strangers);
+    assert_eq!(
+        found.into_iter().map(told).collect::<Vec<_>>(),
+        strangers.map(of).collect::<Vec<_>>()
+    );
+    let query = DueQuery {
+        now: model.now,
+        expires_before_s: model.now / 1000 + 20 * DAY_S,
+        failed_before_s: model.now / 1000 + 4 * DAY_S,
+        limit: 99,
+    };
+    assert_eq!(ledger.due(&pumps, &query).await.unwrap(), model.due(&query));
 }
 
 /// The file's tallies and buckets are what its members say.
