@@ -82,6 +82,8 @@ struct Round<'a> {
     groups: BTreeMap<String, u32>,
     /// The Rotation exceeds a limit that nobody has acted on yet: nothing of it starts.
     breached: bool,
+    /// Somebody of it has timed out, and may be back.
+    vanished: bool,
 }
 
 impl Round<'_> {
@@ -151,7 +153,8 @@ impl Engine {
         }
         self.serve_heard(&mut round).await?;
         if let Some(rotation) = rotation.as_deref().filter(|r| r.admits) {
-            if sweep {
+            // At once, as the run may end before the next sweep.
+            if round.vanished {
                 self.try_again(&mut round, rotation).await?;
             }
             self.begin_members(&mut round, rotation).await?;
@@ -167,10 +170,11 @@ impl Engine {
         let at = now();
         let strategy = rotation.map_or(&fleet.strategy, |r| &r.strategy);
         let calendar = rotation.map_or(&fleet.calendar, |r| &r.calendar);
-        let (mut succeeded, mut breached, mut groups) = (0, false, BTreeMap::new());
+        let (mut succeeded, mut breached, mut vanished, mut groups) = (0, false, false, BTreeMap::new());
         if let Some(rotation) = rotation {
             let waves = self.ledger.wave_counts(&rotation.uid).await?;
             succeeded = waves.iter().map(certwave_core::rollout::run::WaveCounts::proven).sum();
+            vanished = waves.iter().any(|wave| wave.vanished() > 0);
             breached = judge::breached(strategy, &rotation.plan, &rotation.run, &waves).is_some();
             if breached && rotation.admits {
                 self.registry.rejudge();
@@ -196,6 +200,7 @@ impl Engine {
             rate,
             groups,
             breached,
+            vanished,
         })
     }
 

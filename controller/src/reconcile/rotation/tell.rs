@@ -132,6 +132,7 @@ impl Teller {
         };
         let words = match &observed.waiting {
             Some(verdict) => format!("{}: {}", verdict.reason, verdict.message),
+            None if phase == RotationPhase::Aborted => format!("{} aborted it", people::who(object, "state")),
             None => format!("the rotation is {}", words(phase)),
         };
         self.publish(object, kind, &format!("{phase:?}"), words).await;

@@ -44,13 +44,17 @@ async fn devices_that_vanish_after_they_accepted_breach_and_do_not_look_offline(
     assert_eq!(status.waves[1].waiting, 5, "nobody else was touched");
     assert_eq!(world.history().outcomes("run", "Confirmed"), 3);
 
-    // Somebody fetches it from the field. It does not answer the breach: a person does.
+    // Somebody fetches it from the field; that does not answer the breach. A person does, and writes it off.
     world.switch_on("gone", &gone, &[]);
-    world.wait_enrolled(&gone[..0]).await;
+    ids.extend(gone.clone());
+    world.sound(MAX_IN_FLIGHT, MAX_IN_FLIGHT).await;
+    assert_eq!(world.status("run").await.phase, Some(RotationPhase::Breached));
     world.control_as("alice", "run", &json!({ "resume": "found-it" }));
     let status = world.phase("run", RotationPhase::Complete).await;
+    assert_eq!(condition(&status, "Complete").reason, "CompleteWithFailures");
     assert_eq!(condition(&status, "Breached").status, "False");
-    ids.extend(gone);
+    assert_eq!((status.counts.confirmed, status.counts.lost), (8, 1));
     world.wait_renewed(&ids[..8], &before).await;
+    assert_eq!(world.current_of(&gone[0]).await.as_ref(), before.get(&gone[0]));
     world.sound(MAX_IN_FLIGHT, MAX_IN_FLIGHT).await;
 }
