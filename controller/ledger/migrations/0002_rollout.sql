@@ -87,6 +87,7 @@ CREATE TABLE template_blocks (
 
 CREATE INDEX devices_fleet ON devices (fleet) WHERE declared = 1;
 -- Who is waited for, by what waits for it.
-CREATE INDEX devices_queued ON devices (fleet, job_rotation) WHERE job_open = 1 AND job_state = 'Queued';
+CREATE INDEX devices_queued ON devices (fleet, job_rotation, job_state, job_open)
+    WHERE job_open = 1 AND job_state = 'Queued';
 DROP INDEX devices_rotation;
-CREATE INDEX devices_rotation ON devices (job_rotation, job_state, job_kind) WHERE job_open = 1;
+CREATE INDEX devices_rotation ON devices (job_rotation, job_state, job_kind, job_open) WHERE job_open = 1;

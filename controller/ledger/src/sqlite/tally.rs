@@ -19,11 +19,16 @@ const AWAY: &str = "SELECT m.wave, count(*) FROM devices d
     WHERE d.job_rotation = ?1 AND d.job_state = 'Queued' AND d.job_kind = 'rollback' AND d.job_open = 1
         AND m.outcome = 'Reverting'
     GROUP BY m.wave";
-/// Planned members for which a job of something else waits, by wave. An index leads past those that wait for this Rotation.
-const ELSEWHERE: &str = "SELECT m.wave, count(*) FROM devices d INDEXED BY devices_queued
+/// Planned members for which a job of something else waits, by wave. Ranges in place of an inequality, which no index serves,
+/// lead past the many that wait for this Rotation.
+const ELSEWHERE: &str = "WITH waits AS NOT MATERIALIZED (SELECT id, job_rotation FROM devices INDEXED BY devices_queued
+        WHERE fleet = (SELECT fleet FROM rotations WHERE uid = ?1) AND job_open = 1 AND job_state = 'Queued')
+    SELECT m.wave, count(*) FROM (
+        SELECT id FROM waits WHERE job_rotation IS NULL
+        UNION ALL SELECT id FROM waits WHERE job_rotation < ?1
+        UNION ALL SELECT id FROM waits WHERE job_rotation > ?1) d
     CROSS JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
-    WHERE d.fleet = (SELECT fleet FROM rotations WHERE uid = ?1) AND d.job_open = 1 AND d.job_state = 'Queued'
-        AND (d.job_rotation IS NULL OR d.job_rotation < ?1 OR d.job_rotation > ?1) AND m.outcome = 'Planned'
+    WHERE m.outcome = 'Planned'
     GROUP BY m.wave";
 
 /// How the members of each wave stand.
