@@ -1,7 +1,7 @@
 //! What goes wrong around a fleet, on the real stack: processes die, servers vanish, devices misbehave, people change
 //! their minds. Whatever it is, every device ends with a certificate that works.
 
-mod authority;
+pub(crate) mod authority;
 mod broken;
 mod changes;
 mod devices;

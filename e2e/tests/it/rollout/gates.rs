@@ -61,7 +61,11 @@ async fn a_gate_that_is_down_is_waited_for_and_no_device_is_charged() {
 
     // It comes, goes and comes again.
     webhook.rise().await;
-    world.until("run", "the second wave", |status| status.progress.as_deref() == Some("2/2 rest")).await;
+    world
+        .until("run", "the second wave", |status| {
+            status.progress.as_deref() == Some("2/2 rest")
+        })
+        .await;
     webhook.fall();
     world.phase("run", RotationPhase::Paused).await;
     webhook.rise().await;

@@ -12,6 +12,19 @@ impl History {
         )
     }
 
+    /// When jobs of a Rotation were sent, Unix milliseconds.
+    pub(crate) fn sent_at(&self, rotation: &str) -> Vec<i64> {
+        let mut get = self
+            .0
+            .prepare(
+                "SELECT a.at FROM audit a JOIN jobs j ON j.id = a.job JOIN rotations r ON r.uid = j.rotation
+                 WHERE a.what = 'job-sent' AND r.name = ?1 ORDER BY a.id",
+            )
+            .unwrap();
+        let rows = get.query_map([rotation], |row| row.get(0)).unwrap();
+        rows.collect::<rusqlite::Result<_>>().unwrap()
+    }
+
     /// How many devices have a rollback job of a Rotation that was sent and has not ended.
     pub(crate) fn going_back(&self, rotation: &str) -> usize {
         self.count(

@@ -28,7 +28,9 @@ async fn killed_while_devices_rotate_soak_and_wait_for_approval_the_controller_g
         })),
     );
 
-    world.when("a canary in flight", |history| history.reached("accepted") > 0).await;
+    world
+        .when("a canary in flight", |history| history.reached("accepted") > 0)
+        .await;
     world.kill_controller().await;
     world.phase("run", RotationPhase::Soaking).await;
     world.kill_controller().await;
@@ -37,14 +39,13 @@ async fn killed_while_devices_rotate_soak_and_wait_for_approval_the_controller_g
     world.kill_controller().await;
     // Nobody has approved anything.
     world.lasts(WHILE).await;
-    assert_eq!(
-        world.status("run").await.phase,
-        Some(RotationPhase::WaitingForApproval)
-    );
+    assert_eq!(world.status("run").await.phase, Some(RotationPhase::WaitingForApproval));
     assert_eq!(world.history().sent("run"), 3);
 
     world.control_as("alice", "run", &json!({ "approval": { "throughWave": 1 } }));
-    world.when("another device in flight", |history| history.sent("run") > 4).await;
+    world
+        .when("another device in flight", |history| history.sent("run") > 4)
+        .await;
     world.kill_controller().await;
     let status = world.phase("run", RotationPhase::Complete).await;
     assert_eq!((status.counts.confirmed, status.counts.planned), (8, 8));
@@ -74,11 +75,12 @@ async fn killed_after_a_breach_and_while_devices_go_back_the_controller_sends_ea
                 { "name": "canary", "count": 4, "selector": canaries, "onBreach": "Rollback" },
                 { "name": "rest", "percent": 100 },
             ],
-            "limits": { "perGroup": { "by": "site", "maxUnavailable": 3 } },
         })),
     );
 
-    world.when("a device on its way back", |history| history.going_back("run") > 0).await;
+    world
+        .when("a device on its way back", |history| history.going_back("run") > 0)
+        .await;
     world.kill_controller().await;
     let status = world.phase("run", RotationPhase::RolledBack).await;
     assert_eq!(status.waves[0].rolled_back, 3, "{status:#?}");
@@ -103,7 +105,7 @@ async fn killed_after_a_breach_and_while_devices_go_back_the_controller_sends_ea
     for id in &ids[4..] {
         assert_eq!(history.kinds(id), ["enrol", "rotate"], "{id}");
     }
-    world.sound(MAX_IN_FLIGHT, 3).await;
+    world.sound(MAX_IN_FLIGHT, MAX_IN_FLIGHT).await;
 }
 
 #[tokio::test]
@@ -124,16 +126,23 @@ async fn killed_after_a_breach_the_controller_waits_for_a_person_and_has_not_for
         })),
     );
     let breach = world.phase("run", RotationPhase::Breached).await.breach.unwrap();
-    world.when("the other canary's end", |history| history.flying("run") == 0).await;
+    world
+        .when("the other canary's end", |history| history.flying("run") == 0)
+        .await;
     world.kill_controller().await;
     world.lasts(WHILE).await;
     let status = world.status("run").await;
-    assert_eq!((status.phase, status.breach), (Some(RotationPhase::Breached), Some(breach)));
+    assert_eq!(
+        (status.phase, status.breach),
+        (Some(RotationPhase::Breached), Some(breach))
+    );
     assert_eq!(world.history().sent("run"), 2);
 
     // Two jobs of this minute's four are left, whichever controller sent the others.
     world.control_as("alice", "run", &json!({ "resume": "ticket-1" }));
-    world.when("the minute's last job", |history| history.sent("run") == 4).await;
+    world
+        .when("the minute's last job", |history| history.sent("run") == 4)
+        .await;
     world.kill_controller().await;
     world.lasts(WHILE).await;
     assert_eq!(world.history().sent("run"), 4);
@@ -141,6 +150,10 @@ async fn killed_after_a_breach_the_controller_waits_for_a_person_and_has_not_for
     world.control_as("alice", "run", &json!({ "state": "Aborted" }));
     let status = world.phase("run", RotationPhase::Aborted).await;
     assert_eq!((status.counts.confirmed, status.counts.rejected), (3, 1), "{status:#?}");
-    assert_eq!(world.history().kinds(&ids[0]), ["enrol", "rotate"], "written off, not tried again");
+    assert_eq!(
+        world.history().kinds(&ids[0]),
+        ["enrol", "rotate"],
+        "written off, not tried again"
+    );
     world.sound(MAX_IN_FLIGHT, MAX_IN_FLIGHT).await;
 }

@@ -3,16 +3,23 @@
 //! and no limit was exceeded at any time.
 
 mod approval;
+mod automatic;
+mod bad;
 mod canary;
 mod control;
+mod emergency;
 mod gates;
 mod jobs;
+mod joiners;
 mod killed;
+mod moves;
 mod offline;
+mod preview;
 mod record;
 mod retry;
 mod rollback;
 mod vanish;
 mod waves;
 mod webhook;
+mod windows;
 mod world;

@@ -27,7 +27,9 @@ async fn only_failed_devices_try_again_and_each_word_counts_once() {
     );
     let status = world.phase("run", RotationPhase::Breached).await;
     assert_eq!(status.breach.unwrap().wave, "canary");
-    world.when("the canaries' end", |history| history.flying("run") == 0).await;
+    world
+        .when("the canaries' end", |history| history.flying("run") == 0)
+        .await;
 
     // Alice asks for another try, though nothing was repaired: they refuse again.
     world.control_as("alice", "run", &json!({ "retryFailed": "one" }));
@@ -36,13 +38,21 @@ async fn only_failed_devices_try_again_and_each_word_counts_once() {
             ["m-1", "m-2"].iter().all(|id| history.kinds(id).len() == 3)
         })
         .await;
-    let status = world.phase("run", RotationPhase::Breached).await;
-    assert_eq!((status.waves[0].confirmed, status.waves[0].rejected), (1, 2), "{status:#?}");
+    let status = world
+        .until("run", "both to refuse again", |status| {
+            status.phase == Some(RotationPhase::Breached) && status.waves[0].rejected == 2
+        })
+        .await;
+    assert_eq!(status.waves[0].confirmed, 1, "{status:#?}");
     assert_eq!(status.examples.len(), 2);
 
     // Her word again says nothing new.
     let sent = world.history().sent("run");
-    world.control_as("carol", "run", &json!({ "retryFailed": "one", "approval": { "throughWave": 0 } }));
+    world.control_as(
+        "carol",
+        "run",
+        &json!({ "retryFailed": "one", "approval": { "throughWave": 0 } }),
+    );
     world.lasts(Duration::from_secs(4)).await;
     assert_eq!(world.status("run").await.phase, Some(RotationPhase::Breached));
     assert_eq!(world.history().sent("run"), sent);
@@ -61,7 +71,11 @@ async fn only_failed_devices_try_again_and_each_word_counts_once() {
     for id in &ids[2..] {
         assert_eq!(history.kinds(id), ["enrol", "rotate"], "{id}");
     }
-    let asked: Vec<_> = history.deeds().into_iter().filter(|deed| deed.what == "rotation-retried").collect();
+    let asked: Vec<_> = history
+        .deeds()
+        .into_iter()
+        .filter(|deed| deed.what == "rotation-retried")
+        .collect();
     let who: Vec<_> = asked.iter().map(|deed| deed.who.as_str()).collect();
     assert_eq!(who, ["alice", "bob"], "{asked:?}");
     let note = world.event("run", "RetryFailed").await;

@@ -57,7 +57,10 @@ impl Webhook {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut request = vec![0; 65_536];
                 let read = stream.read(&mut request).await.unwrap_or(0);
-                asked.lock().unwrap().push(String::from_utf8_lossy(&request[..read]).into_owned());
+                asked
+                    .lock()
+                    .unwrap()
+                    .push(String::from_utf8_lossy(&request[..read]).into_owned());
                 let body = match *passed.lock().unwrap() {
                     true => r#"{"passed": true}"#,
                     false => r#"{"passed": false, "message": "error rate 7 %"}"#,
