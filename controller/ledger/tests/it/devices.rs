@@ -284,6 +284,31 @@ pub(crate) async fn waiting_devices_are_served_longest_first_and_slots_are_count
     assert!(ledger.queued(&elsewhere, 10).await.unwrap().is_empty());
 }
 
+pub(crate) async fn devices_in_flight_for_something_else_are_counted_by_a_label(ledger: Arc<dyn Ledger>) {
+    let epoch = begin(&*ledger, 6).await;
+    // Ring 0: devices 0, 2 and 4.
+    let jobs = [
+        (0, JobState::Sent, None),
+        (1, JobState::Committing, Some("other")),
+        (2, JobState::Accepted, Some("r")),
+        (3, JobState::TimedOut, Some("other")),
+        (4, JobState::Issued, Some("other")),
+        (5, JobState::Queued, None),
+    ];
+    for (n, state, rotation) in jobs {
+        let mut j = job(u64::from(n), state);
+        j.rotation = rotation.map(str::to_owned);
+        change(&*ledger, epoch, n, |d| d.job = Some(j)).await;
+    }
+    let fleet = fleet("pumps");
+    let groups = |rotation, label| ledger.groups_elsewhere(&fleet, rotation, label);
+    let ring = |zero, one| [("0".to_owned(), zero), ("1".to_owned(), one)];
+    assert_eq!(groups(Some("r"), "ring").await.unwrap(), ring(2, 1));
+    assert_eq!(groups(None, "ring").await.unwrap(), ring(3, 1));
+    assert_eq!(groups(Some("other"), "ring").await.unwrap(), [("0".to_owned(), 2)]);
+    assert_eq!(groups(None, "site").await.unwrap(), [(String::new(), 4)]);
+}
+
 pub(crate) async fn a_read_sees_what_was_acknowledged_before_it(ledger: Arc<dyn Ledger>) {
     let epoch = begin(&*ledger, 8).await;
     let mut tasks = Vec::new();

@@ -98,13 +98,17 @@ pub(crate) async fn a_planned_retry_keeps_its_place_in_line(ledger: Arc<dyn Ledg
 }
 
 pub(crate) async fn who_is_busy_elsewhere_keeps_no_rotation_from_ending(ledger: Arc<dyn Ledger>) {
-    let epoch = staged(&*ledger, &[0; 2]).await;
-    // Another job waits for this one, which is offline.
-    change(&*ledger, epoch, 0, |d| d.job = Some(job(7, JobState::Queued))).await;
+    let epoch = staged(&*ledger, &[0; 4]).await;
+    // A job of nobody's, and of Rotations before and behind this one by name, waits for these, which are offline.
+    for (n, other) in [(0, None), (2, Some("q")), (3, Some("s"))] {
+        let mut j = job(20 + u64::from(n), JobState::Queued);
+        j.rotation = other.map(str::to_owned);
+        change(&*ledger, epoch, n, |d| d.job = Some(j)).await;
+    }
     change(&*ledger, epoch, 1, |d| d.job = Some(member_job(1, JobState::Accepted))).await;
     let expected = WaveCounts {
-        members: 2,
-        offline: 1,
+        members: 4,
+        offline: 3,
         in_flight: 1,
         changed: NOW,
         ..WaveCounts::default()
@@ -113,8 +117,8 @@ pub(crate) async fn who_is_busy_elsewhere_keeps_no_rotation_from_ending(ledger: 
     // A permit lets this one enrol in the middle of its job.
     change(&*ledger, epoch, 1, |d| d.job = Some(job(8, JobState::Issued))).await;
     let expected = WaveCounts {
-        members: 2,
-        offline: 1,
+        members: 4,
+        offline: 3,
         skipped: 1,
         changed: NOW,
         ..WaveCounts::default()

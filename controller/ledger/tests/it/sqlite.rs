@@ -42,6 +42,7 @@ suite! { fresh();
     devices::who_failed_is_due_only_shortly_before_the_end
     devices::candidates_tell_who_failed_and_who_has_not_been_heard_since
     devices::waiting_devices_are_served_longest_first_and_slots_are_counted
+    devices::devices_in_flight_for_something_else_are_counted_by_a_label
     objects::objects_are_written_once_a_job_has_ended_or_a_change_has_aged
     records::crl_numbers_rise
     records::a_claims_quota_holds_against_concurrent_devices

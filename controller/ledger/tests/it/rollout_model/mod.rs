@@ -2,6 +2,7 @@
 //! the ledger's tallies must be what a recount of its members gives.
 
 mod check;
+mod op;
 mod plain;
 
 use std::collections::BTreeMap;
@@ -9,14 +10,15 @@ use std::collections::BTreeMap;
 use certwave_core::model::{JobKind, JobState, Millis};
 use certwave_core::rollout::run::Run;
 use certwave_ledger::{
-    Declaration, DeviceRow, Ledger, MemberOutcome, NewMember, Retry, Revert, RotationOutcome, RotationRecord, RunWrite,
-    SqliteLedger, Write,
+    Declaration, DeviceRow, Ledger, MemberOutcome, NewMember, RotationOutcome, RotationRecord, RunWrite, SqliteLedger,
+    Write,
 };
 use certwave_protocol::ids::Epoch;
 use proptest::prelude::*;
 
 use crate::fixtures::*;
 use check::{compare, recount};
+use op::{Op, STATES, each, op};
 use plain::{Device, Job, Model, kind};
 
 const DEVICES: u32 = 6;
@@ -24,81 +26,6 @@ const WAVES: u32 = 3;
 /// When the Rotation begins; its devices have enrolled before.
 const START: Millis = NOW + 1000;
 const HALF_DAY: Millis = 43_200_000;
-const STATES: [JobState; 12] = [
-    JobState::Queued,
-    JobState::Sent,
-    JobState::Accepted,
-    JobState::Issued,
-    JobState::Committing,
-    JobState::Confirmed,
-    JobState::Rejected,
-    JobState::Failed,
-    JobState::TimedOut,
-    JobState::RolledBack,
-    JobState::Cancelled,
-    JobState::Lost,
-];
-
-#[derive(Debug, Clone)]
-enum Op {
-    /// Another job, of the Rotation or of none; or the present one in another state.
-    Job {
-        device: u32,
-        fresh: Option<(u8, bool)>,
-        state: usize,
-        in_line: bool,
-        days: i64,
-        pause: bool,
-    },
-    Heard(u32),
-    Withdraw(u32),
-    Declare(u32, bool),
-    Retry(Retry),
-    Revert(Revert),
-    Substitute(u32),
-    Join(u32, u32),
-    SkipExpired,
-    SkipRenewed,
-    HalfADayPasses,
-    End,
-    Reopen,
-}
-
-fn op() -> impl proptest::strategy::Strategy<Value = Op> {
-    let job = (
-        0..DEVICES,
-        proptest::option::of((0u8..4, prop::bool::weighted(0.8))),
-        // Every fourth one confirms.
-        prop_oneof![3 => 0..STATES.len(), 1 => Just(5)],
-        prop::bool::weighted(0.2),
-        1i64..40,
-        prop::bool::weighted(0.1),
-    );
-    let waves = (0..WAVES, 0..WAVES);
-    prop_oneof![
-        14 => job.prop_map(|(device, fresh, state, in_line, days, pause)| {
-            Op::Job { device, fresh, state, in_line, days, pause }
-        }),
-        2 => (0..DEVICES).prop_map(Op::Heard),
-        1 => (0..DEVICES).prop_map(Op::Withdraw),
-        2 => (0..DEVICES, any::<bool>()).prop_map(|(n, pumps)| Op::Declare(n, pumps)),
-        2 => (0..WAVES, any::<bool>(), any::<bool>())
-            .prop_map(|(through_wave, failed, reverted)| Op::Retry(Retry { through_wave, failed, reverted })),
-        3 => (waves, prop_oneof![Just(0), 0i64..20], prop_oneof![Just(0), 0i64..6]).prop_map(|((from_wave, through_wave), days, age)| Op::Revert(Revert {
-            from_wave,
-            through_wave,
-            min_not_after_s: NOW_S + days * DAY_S,
-            confirmed_after: NOW + age * HALF_DAY,
-        })),
-        1 => (0..DEVICES, 0..WAVES).prop_map(|(n, wave)| Op::Join(n, wave)),
-        2 => (0..WAVES).prop_map(Op::Substitute),
-        1 => Just(Op::SkipExpired),
-        1 => prop::bool::weighted(0.3).prop_map(|skip| if skip { Op::SkipRenewed } else { Op::HalfADayPasses }),
-        2 => Just(Op::HalfADayPasses),
-        1 => prop::bool::weighted(0.1).prop_map(|end| if end { Op::End } else { Op::Reopen }),
-    ]
-}
-
 /// Device `n`'s place in the plan.
 fn place(row: DeviceRow, n: u32, wave: u32) -> NewMember {
     NewMember {
@@ -354,7 +281,7 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
                 });
             }
         }
-        Op::Reopen => {}
+        Op::Reopen | Op::SendBack | Op::CallOff => {}
     }
 }
 
@@ -374,7 +301,9 @@ proptest! {
                     ledger.close().await;
                     ledger = SqliteLedger::open(&path).unwrap();
                 }
-                apply(&ledger, epoch, &mut model, op).await;
+                for op in each(&model, op) {
+                    apply(&ledger, epoch, &mut model, op).await;
+                }
                 compare(&ledger, &model).await;
             }
             ledger.close().await;
