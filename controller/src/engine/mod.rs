@@ -1,7 +1,7 @@
 //! The engine drives devices through their jobs: it hears messages, asks `core` what follows, writes the ledger, and
 //! only then speaks.
 //!
-//! `link` keeps a connection through each `door` of each broker, `inbox` turns messages into events, `act` carries decisions out,
+//! `link` keeps a connection through each `door` of each broker, `hearing` knows for how long it has been good, `inbox` turns messages into events, `act` carries decisions out,
 //! `enrol` answers claims, `rollout` chooses who may start and `schedule` starts them, `called_off` cancels those of an aborted
 //! Rotation that wait, `timers` enforces deadlines.
 
@@ -9,6 +9,7 @@ mod act;
 mod called_off;
 mod door;
 mod enrol;
+mod hearing;
 mod inbox;
 mod issue;
 mod link;
