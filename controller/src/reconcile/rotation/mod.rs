@@ -5,6 +5,7 @@
 //! audit and metrics of what happened, `view` the status.
 
 mod automatic;
+mod counts;
 mod draft;
 mod gates;
 mod outlook;
@@ -340,9 +341,7 @@ impl Rotations {
         let status = view::status(object, observed, now_s());
         self.teller.phase(object, status.phase, observed).await;
         let api = self.shared.api(&object.namespace().unwrap_or_default());
-        if publish(&api, object, MANAGER, object.status.as_ref(), &status).await? {
-            self.shared.wrote("Rotation", "ok");
-        }
+        publish(&api, object, MANAGER, object.status.as_ref(), &status).await?;
         Ok(match status.phase {
             phase if view::over(phase) => Action::await_change(),
             Some(certwave_crds::RotationPhase::Pending) => Action::requeue(WAITING),

@@ -99,9 +99,7 @@ impl Rotations {
                 .collect();
         }
         let api = self.shared.api(&needs.fleet.key.namespace);
-        if publish(&api, object, MANAGER, object.status.as_ref(), &status).await? {
-            self.shared.wrote("Rotation", "ok");
-        }
+        publish(&api, object, MANAGER, object.status.as_ref(), &status).await?;
         Ok(Action::await_change())
     }
 }

@@ -3,14 +3,14 @@
 use certwave_core::rollout::judge::{Judgement, Phase, Waiting};
 use certwave_core::rollout::run::{BreachCause as Cause, Plan, Run, WaveCounts};
 use certwave_crds::{
-    BreachCause, BreachStatus, FailureExample, PlanStatus, Rotation, RotationCounts as Shown, RotationPhase,
-    RotationStatus, WavePhase, WaveStatus,
+    BreachCause, BreachStatus, FailureExample, PlanStatus, Rotation, RotationPhase, RotationStatus, WavePhase,
+    WaveStatus,
 };
 use certwave_ledger::{MemberOutcome, RotationExample};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::Stored;
 use super::outlook::Outlook;
+use super::{Stored, counts};
 use crate::reconcile::status::{Verdict, condition, shorten};
 use crate::reconcile::time::{time, time_ms};
 
@@ -126,27 +126,10 @@ pub(super) fn status(object: &Rotation, observed: &Observed<'_>, now: i64) -> Ro
         .map(|(number, planned)| {
             let counts = observed.waves.get(number).copied().unwrap_or_default();
             let phase = run.map_or(WavePhase::Pending, |run| wave_phase(run, phase, number));
-            let shown = shown(&counts, ended);
-            WaveStatus {
-                name: planned.name.clone(),
-                phase,
-                max_failed: planned.max_failed.into(),
-                max_lost: planned.max_lost.into(),
-                planned: shown.planned,
-                waiting: shown.waiting,
-                in_flight: shown.in_flight,
-                confirmed: shown.confirmed,
-                failed: shown.failed,
-                timed_out: shown.timed_out,
-                rejected: shown.rejected,
-                lost: shown.lost,
-                offline: shown.offline,
-                rolled_back: shown.rolled_back,
-                deferred: shown.deferred,
-            }
+            counts::wave(planned, phase, &counts, ended)
         })
         .collect();
-    let sum = sum(observed.waves);
+    let sum = counts::sum(observed.waves);
     let (unreverted, failed): (Vec<_>, Vec<_>) = observed
         .examples
         .iter()
@@ -155,7 +138,11 @@ pub(super) fn status(object: &Rotation, observed: &Observed<'_>, now: i64) -> Ro
         phase: Some(phase),
         progress: plan.zip(run).map(|(plan, run)| progress(plan, run)).or(before.progress),
         eta: observed.outlook.as_ref().and_then(|outlook| outlook.eta).map(time_ms),
-        counts: if began { shown(&sum, ended) } else { before.counts },
+        counts: if began {
+            counts::shown(&sum, ended)
+        } else {
+            before.counts
+        },
         waves: if began { waves } else { before.waves },
         plan: plan_status(observed, before.plan),
         breach: run.and_then(|run| run.breach.as_ref()).map(|breach| BreachStatus {
@@ -225,45 +212,6 @@ fn wave_phase(run: &Run, phase: RotationPhase, number: usize) -> WavePhase {
         RotationPhase::Complete => WavePhase::Done,
         RotationPhase::Soaking | RotationPhase::WaitingForApproval => WavePhase::Soaking,
         _ => WavePhase::Running,
-    }
-}
-
-/// The waves together.
-pub(super) fn sum(waves: &[WaveCounts]) -> WaveCounts {
-    waves.iter().fold(WaveCounts::default(), |sum, wave| WaveCounts {
-        members: sum.members + wave.members,
-        planned: sum.planned + wave.planned,
-        offline: sum.offline + wave.offline,
-        in_flight: sum.in_flight + wave.in_flight,
-        confirmed: sum.confirmed + wave.confirmed,
-        failed: sum.failed + wave.failed,
-        rejected: sum.rejected + wave.rejected,
-        rolled_back: sum.rolled_back + wave.rolled_back,
-        timed_out: sum.timed_out + wave.timed_out,
-        lost: sum.lost + wave.lost,
-        reverting: sum.reverting + wave.reverting,
-        reverted: sum.reverted + wave.reverted,
-        unreverted: sum.unreverted + wave.unreverted,
-        skipped: sum.skipped + wave.skipped,
-        changed: sum.changed.max(wave.changed),
-    })
-}
-
-/// A run that is over has left the offline ones for later.
-fn shown(counts: &WaveCounts, ended: bool) -> Shown {
-    let deferred = if ended { counts.offline } else { 0 };
-    Shown {
-        planned: counts.members.into(),
-        waiting: counts.planned.into(),
-        in_flight: (counts.in_flight + counts.reverting).into(),
-        confirmed: counts.proven().into(),
-        failed: counts.failed.into(),
-        timed_out: counts.timed_out.into(),
-        rejected: counts.rejected.into(),
-        lost: counts.lost.into(),
-        offline: (counts.offline - deferred).into(),
-        rolled_back: (counts.rolled_back + counts.reverted).into(),
-        deferred: deferred.into(),
     }
 }
 
