@@ -164,11 +164,6 @@ impl Shared {
         }
     }
 
-    /// Says in the log that a status was written; [`crate::api`] counts all writes.
-    pub(super) fn wrote(&self, kind: &str, result: &str) {
-        tracing::trace!(epoch = self.epoch, kind, result, "wrote a status");
-    }
-
     /// The objects of a kind that this controller looks after.
     pub(super) fn api_all<K>(&self) -> Api<K>
     where
