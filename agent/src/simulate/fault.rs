@@ -18,8 +18,8 @@ pub enum Fault {
     /// `fail-test[:alert]`: no connection with a new certificate succeeds; refused with this TLS alert (default
     /// `bad_certificate`), or `unreachable`.
     FailTest(Option<String>),
-    /// `vanish:accepted` or `vanish:stored`: goes away for good once it has said that it takes a job on, or has stored the
-    /// certificate that the job brought.
+    /// `vanish:accepted`, `vanish:stored` or `vanish:tested`: goes away for good once it has said that it takes a job on, has
+    /// stored the certificate that the job brought, or has said that it works.
     Vanish(Vanishing),
     /// `power-cut:n`: loses power after n instructions of its first job, and comes back.
     PowerCut(u32),
@@ -38,6 +38,8 @@ pub enum Vanishing {
     Accepted,
     /// It has stored the new certificate and never tries it.
     Stored,
+    /// Its `tested` is its last word.
+    Tested,
 }
 
 /// Which devices have a fault.
@@ -69,7 +71,7 @@ pub enum BadFault {
     /// No such fault.
     #[error(
         "unknown fault {0:?}; known are offline, never-answer, reject, fail-test[:alert|:unreachable], \
-         vanish:accepted, vanish:stored, power-cut:n, slow:<duration>, clock:<offset>, duplicate"
+         vanish:accepted|stored|tested, power-cut:n, slow:<duration>, clock:<offset>, duplicate"
     )]
     Kind(String),
     /// A parameter that is missing or wrong.
@@ -96,7 +98,8 @@ impl FromStr for FaultArg {
             "vanish" => Fault::Vanish(match param {
                 Some("accepted") => Vanishing::Accepted,
                 Some("stored") => Vanishing::Stored,
-                _ => return Err(BadFault::Param("vanish", "vanish:accepted or vanish:stored")),
+                Some("tested") => Vanishing::Tested,
+                _ => return Err(BadFault::Param("vanish", "vanish:accepted")),
             }),
             "power-cut" => {
                 let steps = param.and_then(|p| p.parse().ok());

@@ -309,8 +309,12 @@ impl Hooks for Sim {
         if *self.stop.borrow() && self.faults.iter().any(|fault| matches!(fault, Fault::Vanish(_))) {
             return 0;
         }
-        if matches!(body, Body::Status(status) if status.step == Step::Accepted) && rotating(journal) {
-            self.vanish(Vanishing::Accepted);
+        match body {
+            Body::Status(status) if status.step == Step::Accepted && rotating(journal) => {
+                self.vanish(Vanishing::Accepted);
+            }
+            Body::Tested(_) if rotating(journal) => self.vanish(Vanishing::Tested),
+            _ => {}
         }
         if self.faults.contains(&Fault::NeverAnswer) && rotating(journal) && body.kind() != Type::Hello {
             return 0;

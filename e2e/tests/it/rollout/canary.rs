@@ -18,7 +18,7 @@ async fn a_breach_in_the_canary_wave_rolls_it_back_and_a_resumed_run_completes()
         "run",
         &strategy(&json!({
             "defaults": { "onBreach": "Rollback" },
-            "limits": { "maxInFlight": 5 },
+            "limits": { "maxInFlight": 5, "perGroup": { "by": "site", "maxUnavailable": 2 } },
             "waves": [
                 { "name": "canary", "count": 5, "selector": { "matchLabels": { "ring": "canary" } }, "maxFailed": 1, "soak": "1s" },
                 { "name": "rest", "percent": 100 },
@@ -61,7 +61,7 @@ async fn a_breach_in_the_canary_wave_rolls_it_back_and_a_resumed_run_completes()
         assert_eq!(world.history().kinds(id), ["enrol", "rotate", "rollback"], "{id}");
     }
     assert_eq!(world.history().outcomes("run", "Reverted"), 3);
-    world.sound(5, 5).await;
+    world.sound(5, 2).await;
     assert_eq!(world.certificates().await, before);
     for id in &rest {
         assert_eq!(world.history().kinds(id), ["enrol"], "{id} was not to be touched");

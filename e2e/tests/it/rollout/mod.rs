@@ -18,6 +18,7 @@ mod preview;
 mod record;
 mod retry;
 mod rollback;
+mod stays;
 mod vanish;
 mod waves;
 mod webhook;

@@ -7,11 +7,13 @@ use super::world::{MAX_IN_FLIGHT, Staged, condition, fleet, strategy};
 
 #[tokio::test]
 async fn an_offline_third_neither_blocks_nor_counts_and_rotates_when_it_comes_back() {
-    // Nine devices; three left in good order, and nothing may fail or be lost.
+    // Nine devices; two left in good order, one lost its power, and nothing may fail or be lost.
     let mut world = Staged::new("third").await;
     let here = world.enrol("here", &fleet(6, 1, &["north", "south"]), &[]).await;
-    let away = world.enrol("away", &fleet(3, 1, &["north", "south"]), &[]).await;
+    let mut away = world.enrol("away", &fleet(2, 1, &["north", "south"]), &[]).await;
+    let dark = world.enrol("dark", &fleet(1, 0, &["north"]), &[]).await;
     world.switch_off("away");
+    world.cut_power("dark");
     let before = world.certificates().await;
     world.rotate(
         "run",
@@ -46,12 +48,14 @@ async fn an_offline_third_neither_blocks_nor_counts_and_rotates_when_it_comes_ba
         "being away is no failure"
     );
     world.wait_renewed(&here, &before).await;
-    for id in &away {
+    for id in away.iter().chain(&dark) {
         assert_eq!(world.current_of(id).await.as_ref(), before.get(id), "{id}");
     }
 
     // They come back when all is long over, and are served at once, without another Rotation.
     world.switch_on("away", &away, &[]);
+    world.switch_on("dark", &dark, &[]);
+    away.extend(dark);
     world.wait_renewed(&away, &before).await;
     world.wait_enrolled(&away).await;
     let states = world.states().await;

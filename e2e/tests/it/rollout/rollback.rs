@@ -22,6 +22,9 @@ async fn a_wave_goes_back_from_every_state_that_its_devices_are_in() {
     let issued = world
         .enrol("issued", &fleet(1, 1, &sites), &["--fault", "vanish:stored=*"])
         .await;
+    let tested = world
+        .enrol("tested", &fleet(1, 1, &sites), &["--fault", "vanish:tested=*"])
+        .await;
     let faults = ["--fault", "reject=*", "--fault", "slow:1s=*"];
     let refuses = world.enrol("refuses", &fleet(1, 1, &sites), &faults).await;
     let rest = world.enrol("rest", &fleet(2, 0, &sites), &[]).await;
@@ -30,11 +33,11 @@ async fn a_wave_goes_back_from_every_state_that_its_devices_are_in() {
     world.rotate(
         "run",
         &strategy(&json!({
-            "defaults": { "onBreach": "Rollback", "maxLost": 2 },
-            "limits": { "maxInFlight": 7 },
-            "device": { "stepTimeout": "4s", "offlineAfter": "6s", "retries": { "max": 1 } },
+            "defaults": { "onBreach": "Rollback", "maxLost": 3 },
+            "limits": { "maxInFlight": 8 },
+            "device": { "stepTimeout": "4s", "jobTimeout": "8s", "offlineAfter": "6s", "retries": { "max": 1 } },
             "waves": [
-                { "name": "canary", "count": 7, "selector": { "matchLabels": { "ring": "canary" } } },
+                { "name": "canary", "count": 8, "selector": { "matchLabels": { "ring": "canary" } } },
                 { "name": "rest", "percent": 100 },
             ],
         })),
@@ -49,6 +52,7 @@ async fn a_wave_goes_back_from_every_state_that_its_devices_are_in() {
         (&sent, "sent"),
         (&accepted, "accepted"),
         (&issued, "issued"),
+        (&tested, "committing"),
         (&refuses, "rejected"),
     ];
     let expected: BTreeMap<_, _> = groups
@@ -64,7 +68,7 @@ async fn a_wave_goes_back_from_every_state_that_its_devices_are_in() {
         (WavePhase::RolledBack, 0, 2),
         "{canary:#?}"
     );
-    assert_eq!((canary.rejected, canary.timed_out + canary.lost), (1, 2), "{canary:#?}");
+    assert_eq!((canary.rejected, canary.timed_out + canary.lost), (1, 3), "{canary:#?}");
     assert_eq!(canary.in_flight, 0);
     assert_eq!(world.certificates().await, before);
 
@@ -73,7 +77,12 @@ async fn a_wave_goes_back_from_every_state_that_its_devices_are_in() {
         world.cut_power(name);
         world.switch_on(name, ids, &[]);
     }
-    for (name, ids) in [("accepted", &accepted), ("issued", &issued), ("queued", &queued)] {
+    for (name, ids) in [
+        ("accepted", &accepted),
+        ("issued", &issued),
+        ("tested", &tested),
+        ("queued", &queued),
+    ] {
         if name != "queued" {
             world.cut_power(name);
         }
@@ -85,11 +94,11 @@ async fn a_wave_goes_back_from_every_state_that_its_devices_are_in() {
         })
         .await;
     let status = world.until("run", "all to be back", |status| {
-        status.phase == Some(RotationPhase::RolledBack) && status.waves[0].rolled_back == 3
+        status.phase == Some(RotationPhase::RolledBack) && status.waves[0].rolled_back == 4
     });
     let status = status.await;
     assert!(status.not_rolled_back.is_empty(), "{status:#?}");
-    world.sound(7, 7).await;
+    world.sound(8, 8).await;
     assert_eq!(
         world.certificates().await,
         before,
@@ -103,8 +112,8 @@ async fn a_wave_goes_back_from_every_state_that_its_devices_are_in() {
     world.control_as("alice", "run", &json!({ "resume": "mended", "retryFailed": "mended" }));
     let status = world.phase("run", RotationPhase::Complete).await;
     assert_eq!(condition(&status, "Complete").reason, "AllConfirmed", "{status:#?}");
-    assert_eq!(status.counts.confirmed, 9);
+    assert_eq!(status.counts.confirmed, 10);
     let all: Vec<_> = before.keys().cloned().collect();
     world.wait_renewed(&all, &before).await;
-    world.sound(7, 7).await;
+    world.sound(8, 8).await;
 }

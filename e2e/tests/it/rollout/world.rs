@@ -129,6 +129,7 @@ impl Staged {
         loop {
             self.keep_controller().await;
             let status = self.status(name).await;
+            sums_up(&status);
             if so(&status) {
                 return status;
             }
@@ -260,6 +261,35 @@ impl Staged {
             }
         }
         all
+    }
+}
+
+/// Asserts that the counts of the waves add up to those of the run, and that nobody is counted twice.
+fn sums_up(status: &RotationStatus) {
+    let columns = |counts: &Value| -> BTreeMap<String, i64> {
+        let numbers = counts.as_object().unwrap().iter();
+        numbers
+            .filter_map(|(name, n)| Some((name.clone(), n.as_i64()?)))
+            .collect()
+    };
+    let counts = columns(&serde_json::to_value(status.counts).unwrap());
+    let waves: Vec<_> = status
+        .waves
+        .iter()
+        .map(|wave| columns(&serde_json::to_value(wave).unwrap()))
+        .collect();
+    for (name, count) in counts {
+        let sum: i64 = waves.iter().map(|wave| wave[&name]).sum();
+        assert_eq!(sum, count, "{name}: {status:#?}");
+    }
+    for wave in waves {
+        let limits = ["planned", "maxFailed", "maxLost"];
+        let all: i64 = wave
+            .iter()
+            .filter(|(name, _)| !limits.contains(&name.as_str()))
+            .map(|(_, n)| n)
+            .sum();
+        assert!(all <= wave["planned"], "{status:#?}");
     }
 }
 
