@@ -58,10 +58,10 @@ async fn an_offline_third_neither_blocks_nor_counts_and_rotates_when_it_comes_ba
     away.extend(dark);
     world.wait_renewed(&away, &before).await;
     world.wait_enrolled(&away).await;
-    let states = world.states().await;
+    let shown = world.states().await;
     assert!(
-        states.values().all(|state| *state == Some(DeviceState::Active)),
-        "{states:?}"
+        shown.values().all(|state| *state == Some(DeviceState::Active)),
+        "{shown:?}"
     );
     world.sound(MAX_IN_FLIGHT, MAX_IN_FLIGHT).await;
     assert_eq!(world.history().went_wrong(), 0);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use certwave_crds::{Rotation, RotationPhase, RotationStatus};
+use certwave_crds::{RotationPhase, RotationStatus};
 use certwave_e2e::stack::objects;
 use certwave_e2e::wait_for;
 use k8s_openapi::api::events::v1::Event;
@@ -12,8 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use super::record::Member;
-use crate::faults::world::{SOON, World, patch};
+use crate::faults::world::{SOON, World};
 
 /// For a whole run in waves.
 const RUN: Duration = Duration::from_mins(1);
@@ -151,11 +150,6 @@ impl Staged {
             .await
     }
 
-    /// Changes `spec.control` as some program would.
-    pub(crate) async fn control(&self, name: &str, control: &Value) {
-        patch::<Rotation>(&self.stack, name, &json!({ "spec": { "control": control } })).await;
-    }
-
     /// Changes `spec.control` as a person would, with kubectl, under this name of a field manager.
     pub(crate) fn control_as(&self, person: &str, name: &str, control: &Value) {
         let (manager, change) = (
@@ -214,11 +208,6 @@ impl Staged {
                 .ok_or_else(|| anyhow::anyhow!("{events:?}"))
         });
         self.told(event.await)
-    }
-
-    /// How the members stand, one line each, for messages of failed tests.
-    pub(crate) fn members(&self, name: &str) -> Vec<Member> {
-        self.history().members(name)
     }
 
     /// What must hold when all is over: every device is connected, by a certificate that OpenSSL accepts and that the ledger
