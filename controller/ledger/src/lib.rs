@@ -149,6 +149,9 @@ pub trait Ledger: Send + Sync + 'static {
     async fn member(&self, uid: &str, identity: &Identity) -> Result<Option<Member>>;
     /// How many members of each group are in flight, or timed out; groups without any are left out.
     async fn groups_in_use(&self, uid: &str) -> Result<Vec<(String, u32)>>;
+    /// How many of a fleet's devices are in flight by each value of a label, those of one Rotation left out: of another one,
+    /// or come back after theirs. Devices without the label count under the empty value.
+    async fn groups_elsewhere(&self, fleet: &FleetKey, uid: Option<&str>, label: &str) -> Result<Vec<(String, u32)>>;
     /// How many planned or offline members' current certificates end in each hour (Unix seconds of its beginning), by hour.
     async fn remaining(&self, uid: &str) -> Result<Vec<(i64, u32)>>;
     /// Planned or offline members whose current certificate ends before a time (Unix seconds), the earliest first.

@@ -78,7 +78,7 @@ struct Round<'a> {
     room: u32,
     /// Jobs that may be sent by the rate.
     rate: u32,
-    /// Devices unavailable, by group, in the Rotation.
+    /// Devices unavailable, by group.
     groups: BTreeMap<String, u32>,
     /// The Rotation exceeds a limit that nobody has acted on yet: nothing of it starts.
     breached: bool,
@@ -97,17 +97,33 @@ impl Round<'_> {
 
     /// Whether this one member may be sent something now; counts it if so.
     fn take(&mut self, member: &Member) -> bool {
-        self.enter(member, self.doors, self.left())
+        self.enter(&waiting(member), self.doors, self.left())
     }
 
     /// Whether this one member may be sent back now; counts it if so. Windows and rate do not hold it up.
     fn take_back(&mut self, member: &Member) -> bool {
-        self.enter(member, Doors::WIDE, self.room)
+        self.enter(&waiting(member), Doors::WIDE, self.room)
     }
 
-    fn enter(&mut self, member: &Member, doors: Doors, left: u32) -> bool {
-        let waiting = [waiting(member)];
-        let chosen = admit::choose(&doors, &self.strategy.limits, left, &mut self.groups, waiting);
+    /// Whether a device that was left for later may be served now: by the Fleet's windows, within the limits of what runs.
+    fn take_late(&mut self, device: &Device, now: Millis) -> bool {
+        let Some(current) = &device.current else { return false };
+        let strategy = &self.fleet.strategy;
+        let limited = self.strategy.limits.per_group.as_ref();
+        let late = Waiting {
+            wave: 0,
+            group: limited
+                .and_then(|group| device.labels.get(&group.by))
+                .map_or("", String::as_str),
+            windows: select::windows(&strategy.windows, &device.labels),
+            not_after: current.not_after,
+        };
+        let doors = Doors::new(now, strategy, 0, self.fleet.calendar.open(now));
+        self.enter(&late, doors, self.left())
+    }
+
+    fn enter(&mut self, waiting: &Waiting<'_>, doors: Doors, left: u32) -> bool {
+        let chosen = admit::choose(&doors, &self.strategy.limits, left, &mut self.groups, [*waiting]);
         let taken = !chosen.is_empty();
         if taken {
             self.spend();
@@ -184,6 +200,12 @@ impl Engine {
             }
         }
         let limits = &strategy.limits;
+        if let Some(per_group) = &limits.per_group {
+            let uid = rotation.map(|r| r.uid.as_str());
+            for (group, devices) in self.ledger.groups_elsewhere(&fleet.key, uid, &per_group.by).await? {
+                *groups.entry(group).or_default() += devices;
+            }
+        }
         if !self.pace.knows(&fleet.key) {
             // What the process before this one sent.
             let sent = self.ledger.jobs_sent(&fleet.key, at.saturating_sub(MINUTE)).await?;
@@ -327,16 +349,13 @@ impl Engine {
             (Some(rotation), Some(member)) => rotation.admits && !round.breached && round.take(&member),
             (Some(_), None) => false,
             (None, _) => match self.ledger.rotation(&uid).await?.and_then(|stored| stored.ended) {
-                Some((_, RotationOutcome::Succeeded)) => late(round, &device, now()),
+                Some((_, RotationOutcome::Succeeded)) => round.take_late(&device, now()),
                 // What was stopped is not carried on behind people's backs.
                 Some((_, RotationOutcome::Failed | RotationOutcome::Cancelled)) => return Ok(Some(Event::Cancel)),
                 // It waits for something.
                 None => false,
             },
         };
-        if offered && round.rotation.is_none_or(|r| r.uid != uid) {
-            round.spend();
-        }
         Ok(offered.then_some(Event::Offer))
     }
 
@@ -349,20 +368,6 @@ impl Engine {
         let member = self.ledger.member(&emergency.uid, identity).await?;
         Ok(member.is_some_and(|member| member.outcome == MemberOutcome::Planned))
     }
-}
-
-/// Whether a device that was left for later may be served now: beside a Rotation that runs, or by the Fleet's windows.
-fn late(round: &Round<'_>, device: &Device, now: Millis) -> bool {
-    let Some(current) = &device.current else { return false };
-    let strategy = &round.fleet.strategy;
-    let open = round.fleet.calendar.open(now);
-    let waiting = Waiting {
-        wave: 0,
-        group: "",
-        windows: select::windows(&strategy.windows, &device.labels),
-        not_after: current.not_after,
-    };
-    round.left() > 0 && Doors::new(now, strategy, 0, open).admit(&waiting)
 }
 
 fn target<'a>(fleet: &'a FleetEntry, issuer: Option<&'a str>) -> Target<'a> {

@@ -331,6 +331,12 @@ impl Ledger for SqliteLedger {
         self.read(move |db| tally::groups_in_use(db, &uid)).await
     }
 
+    async fn groups_elsewhere(&self, fleet: &FleetKey, uid: Option<&str>, label: &str) -> Result<Vec<(String, u32)>> {
+        let (fleet, uid, label) = (fleet.clone(), uid.map(str::to_owned), label.to_owned());
+        self.read(move |db| query::groups_elsewhere(db, &fleet, uid.as_deref(), &label))
+            .await
+    }
+
     async fn remaining(&self, uid: &str) -> Result<Vec<(i64, u32)>> {
         let uid = uid.to_owned();
         self.read(move |db| tally::remaining(db, &uid)).await

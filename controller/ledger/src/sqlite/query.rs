@@ -73,6 +73,29 @@ pub(super) fn in_flight(db: &Connection, fleet: &FleetKey) -> Result<u32> {
     Ok(count.query_row([fleet], |row| row.get(0))?)
 }
 
+/// Devices in flight for anything but one Rotation, by the value of a label.
+pub(super) fn groups_elsewhere(
+    db: &Connection,
+    fleet: &FleetKey,
+    uid: Option<&str>,
+    label: &str,
+) -> Result<Vec<(String, u32)>> {
+    let Some(fleet) = declare::known_fleet(db, fleet)? else {
+        return Ok(Vec::new());
+    };
+    let mut get = db.prepare_cached(
+        "SELECT coalesce((SELECT value FROM json_each(d.labels) WHERE key = ?2), '') AS grp, count(*) FROM devices d
+         WHERE d.fleet = ?1 AND d.job_open = 1 AND d.job_kind <> 'enrol'
+             AND d.job_state IN ('Sent', 'Accepted', 'Issued', 'Committing') AND d.job_rotation IS NOT ?3
+         GROUP BY grp ORDER BY grp",
+    )?;
+    // No Rotation has no uid.
+    let rows = get.query_map(params![fleet, label, uid.unwrap_or_default()], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Counts by state, as [`Device::state`] tells it.
 pub(super) fn counts(db: &Connection, fleet: &FleetKey, now: Millis, online_after: Millis) -> Result<FleetCounts> {
     let Some(fleet) = declare::known_fleet(db, fleet)? else {
