@@ -1,9 +1,13 @@
-// Command verify checks certificates with verifiers that share no code with Certwave: Go's crypto/x509 and zlint.
+// Command verify checks certificates with verifiers that share no code with Certwave: Go's crypto/x509 and
+// x/crypto/ocsp, and zlint.
 //
 //	verify chain -root root.pem -leaf leaf.pem -usage client|server|1.2.3 -time unix [-intermediates chain.pem] [-name dns]
 //	verify lint certificate.pem...
+//	verify crl -issuer ca.pem -crl list.der
+//	verify ocsp-request -issuer ca.pem -leaf leaf.pem -out request.der [-hash sha1|sha256]
+//	verify ocsp -issuer ca.pem -leaf leaf.pem -response response.der
 //
-// It prints one line per finding and exits with 1 when there is any.
+// lint prints one line per finding, the others what they read; each exits with 1 when something is wrong.
 package main
 
 import (
@@ -15,7 +19,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(errors.New("usage: verify chain|lint ..."))
+		fail(errors.New("usage: verify chain|lint|crl|ocsp-request|ocsp ..."))
 	}
 	var err error
 	switch os.Args[1] {
@@ -23,6 +27,12 @@ func main() {
 		err = verifyChain(os.Args[2:])
 	case "lint":
 		err = lint(os.Args[2:])
+	case "crl":
+		err = readCRL(os.Args[2:])
+	case "ocsp-request":
+		err = askOCSP(os.Args[2:])
+	case "ocsp":
+		err = readOCSP(os.Args[2:])
 	default:
 		err = fmt.Errorf("unknown command %q", os.Args[1])
 	}

@@ -87,8 +87,8 @@ pub struct Write {
     pub claim_use: Option<ClaimUse>,
     /// How the device stands in the Rotation that its job belongs to. `None`: as the job's state says, a cancelled one being
     /// skipped, and one whose trust job is confirmed being planned again. [`MemberOutcome::Planned`] keeps the device in line
-    /// for another attempt, with a rollback job for going back. Whatever is given, one that timed out or was lost stays so
-    /// until another job of its is accepted.
+    /// for another attempt, with a rollback job for going back; not once it has left the fleet or the Rotation has ended. One
+    /// that timed out or was lost stays so, whatever is given, while its next job has not been accepted.
     pub member: Option<MemberOutcome>,
     /// Whether the change is one that the object's status should show.
     pub project: bool,

@@ -130,8 +130,8 @@ impl RunWrite {
 pub struct Retry {
     /// The last wave concerned.
     pub through_wave: u32,
-    /// Those that failed, refused or went back by themselves. Those that vanished are heard first: see
-    /// [`Ledger::retryable`](crate::Ledger::retryable).
+    /// Those that failed, refused or went back by themselves; at once, not after the pause that a failure brings. Those that
+    /// vanished are heard first: see [`Ledger::retryable`](crate::Ledger::retryable).
     pub failed: bool,
     /// Those that were sent back; those that were to be and are not keep their new certificate.
     pub reverted: bool,

@@ -47,6 +47,18 @@ impl KeyAlgorithm {
         matches!(self, Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096)
     }
 
+    /// The DER `AlgorithmIdentifier` of signatures by such a key (RFC 5758, 3.2; RFC 8410, 3; RFC 4055, 5).
+    pub(crate) const fn identifier_der(self) -> &'static [u8] {
+        match self {
+            Self::EcdsaP256 => &[0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2],
+            Self::EcdsaP384 => &[0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3],
+            Self::Ed25519 => &[0x30, 5, 6, 3, 0x2b, 0x65, 0x70],
+            Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096 => {
+                &[0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 0x0b, 5, 0]
+            }
+        }
+    }
+
     /// The signature algorithm that certificates and CSRs signed by such a key carry.
     pub(crate) fn rcgen(self) -> &'static rcgen::SignatureAlgorithm {
         match self {

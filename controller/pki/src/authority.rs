@@ -125,6 +125,8 @@ pub struct CertificateAuthority {
     chain: Vec<CertificateDer<'static>>,
     root: Option<CertificateDer<'static>>,
     key_id: KeyId,
+    /// The DER subject, which is the issuer in what it signs.
+    subject: Vec<u8>,
     not_before: i64,
     not_after: i64,
     own_not_after: i64,
@@ -228,6 +230,7 @@ impl CertificateAuthority {
             chain: above.collect(),
             root,
             key_id,
+            subject: own.subject.clone(),
             not_before: path.iter().map(|p| p.not_before).max().unwrap_or(own.not_before),
             not_after: path.iter().map(|p| p.not_after).min().unwrap_or(own.not_after),
             own_not_after: own.not_after,
@@ -305,6 +308,11 @@ impl CertificateAuthority {
     /// The CA's public key.
     pub fn public_key(&self) -> &SubjectPublicKey {
         self.issuer.key().public_key()
+    }
+
+    /// The DER subject of the CA's certificate.
+    pub(crate) fn subject_der(&self) -> &[u8] {
+        &self.subject
     }
 
     /// Whether this CA and those above may issue for this extended key usage.

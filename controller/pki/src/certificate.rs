@@ -143,6 +143,11 @@ impl Parsed {
         self.subject == self.issuer
     }
 
+    pub(crate) fn has_extension(&self, id: &ObjectIdentifier) -> bool {
+        let extensions = self.certificate.tbs_certificate().extensions();
+        extensions.is_some_and(|extensions| extensions.iter().any(|e| e.extn_id == *id))
+    }
+
     /// Whether `issuer` issued this: names match byte for byte and the signature is by its key.
     pub(crate) fn is_issued_by(&self, issuer: &Self) -> bool {
         self.issuer == issuer.subject

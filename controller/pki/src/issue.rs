@@ -17,7 +17,9 @@ use x509_cert::{
 };
 
 use crate::{
-    CertificateAuthority, KeyError, KeyId, LeafSubject, NameError, Publication, SubjectPublicKey, partition_of,
+    CertificateAuthority, KeyError, KeyId, LeafSubject, NameError, Publication, SubjectPublicKey,
+    asn1::NULL,
+    partition_of,
     public_key::sha256,
     time::{after, before, date_time},
 };
@@ -31,6 +33,9 @@ pub(crate) const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1
 const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 const AUTHORITY_INFORMATION_ACCESS: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 1, 1];
 const CA_ISSUERS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.2");
+pub(crate) const OCSP_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.9");
+/// id-pkix-ocsp-nocheck (RFC 6960, 4.2.2.2.1); its value is NULL.
+pub(crate) const OCSP_NO_CHECK: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.5");
 const OCSP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1");
 
 /// What a leaf is for. It decides the extended key usage, and which common names are allowed.
@@ -46,6 +51,9 @@ pub enum LeafUsage {
     Control,
     /// A broker: serverAuth; needs at least one SAN.
     Server,
+    /// The delegated OCSP responder (RFC 6960, 4.2.2.2): id-kp-OCSPSigning and id-pkix-ocsp-nocheck; `~ocsp`. As nobody checks
+    /// its revocation it should live for weeks at most.
+    OcspSigner,
 }
 
 impl LeafUsage {
@@ -54,6 +62,7 @@ impl LeafUsage {
             Self::Device | Self::Claim | Self::Controller => CLIENT_AUTH,
             Self::Control => CONTROL,
             Self::Server => SERVER_AUTH,
+            Self::OcspSigner => OCSP_SIGNING,
         }
     }
 
@@ -61,6 +70,7 @@ impl LeafUsage {
         match self {
             Self::Device | Self::Claim | Self::Controller => ExtendedKeyUsagePurpose::ClientAuth,
             Self::Server => ExtendedKeyUsagePurpose::ServerAuth,
+            Self::OcspSigner => ExtendedKeyUsagePurpose::OcspSigning,
             Self::Control => ExtendedKeyUsagePurpose::Other(CONTROL.arcs().map(u64::from).collect()),
         }
     }
@@ -77,6 +87,7 @@ impl LeafUsage {
             }
             Self::Claim => longer_than("~claim."),
             Self::Controller => name == "~controller",
+            Self::OcspSigner => name == "~ocsp",
             Self::Control => longer_than("~control."),
             Self::Server => !name.starts_with('~'),
         };
@@ -194,7 +205,7 @@ impl From<rcgen::Error> for IssueError {
 
 impl CertificateAuthority {
     /// Issues a leaf: SKI, AKI, critical KU and basicConstraints, one EKU, and with a publication CDP and AIA
-    /// (the control certificate excepted).
+    /// (the control certificate and the OCSP signer excepted).
     ///
     /// The serial number has 17 bytes with at least 128 random bits, never zero or negative, always of one width.
     pub fn issue(&self, request: &LeafRequest<'_>, now: i64) -> Result<Issued, IssueError> {
@@ -226,16 +237,21 @@ impl CertificateAuthority {
         params.use_authority_key_identifier_extension = true;
         // The control certificate travels in every message to a device and is looked at by devices alone, which fetch no
         // CRLs: without both extensions every message stays below 5 KB.
+        // Nor does anybody check the OCSP signer.
         if let Some(publication) = self
             .publication
             .as_ref()
-            .filter(|_| request.usage != LeafUsage::Control)
+            .filter(|_| !matches!(request.usage, LeafUsage::Control | LeafUsage::OcspSigner))
         {
             params.crl_distribution_points = distribution_point(publication.crl_url(self.key_id(), &partition));
             params.custom_extensions = vec![
                 authority_information_access(publication, self.key_id())
                     .map_err(|e| IssueError::Encode(e.to_string()))?,
             ];
+        }
+        if request.usage == LeafUsage::OcspSigner {
+            let arcs: Vec<_> = OCSP_NO_CHECK.arcs().map(u64::from).collect();
+            params.custom_extensions = vec![CustomExtension::from_oid_content(&arcs, vec![NULL, 0])];
         }
         let der = CertificateDer::from(params.signed_by(request.public_key, &self.issuer)?);
         Ok(Issued {

@@ -1,4 +1,4 @@
-//! The public key infrastructure of Certwave: keys, certificate authorities, CSR checks, leaf certificates and CRLs.
+//! The public key infrastructure of Certwave: keys, certificate authorities, CSR checks, leaf certificates, CRLs and OCSP.
 //!
 //! Everything here is pure and synchronous. There is no clock: times are Unix seconds (`i64`) passed in; randomness
 //! (keys, serial numbers, ECDSA nonces) comes from AWS-LC. Names follow RFC 5280.
@@ -45,6 +45,7 @@
 //! ```
 
 mod algorithm;
+mod asn1;
 mod authority;
 mod certificate;
 pub mod crl;
@@ -53,9 +54,11 @@ mod import;
 mod issue;
 mod key;
 mod name;
+pub mod ocsp;
 mod pem;
 mod public_key;
 mod publication;
+mod serial;
 mod signature;
 mod template;
 mod time;
@@ -71,4 +74,5 @@ pub use name::{AttributeType, CaSubject, LeafSubject, NameError, San, SanKind};
 pub use pem::{certificates_from_pem, certificates_to_pem, csr_from_pem, csr_to_pem};
 pub use public_key::{KeyId, PublicKeyError, SubjectPublicKey};
 pub use publication::{CA_PARTITION, Publication, PublicationError, partition_of};
+pub use serial::{Serial, SerialError};
 pub use template::{LeafTemplate, TemplateContext, TemplateError, TemplateSpec};

@@ -25,6 +25,7 @@ const ID_ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112")
 
 /// A certificate, CSR or CRL split into what is signed, how, and the signature. The signed bytes are the original
 /// ones, never encoded anew.
+#[derive(Clone, Copy)]
 pub(crate) struct Signed<'a> {
     /// The signed structure with its tag and length.
     pub(crate) body: &'a [u8],

@@ -57,8 +57,10 @@ pub(super) fn retryable(
     query::identities(
         db,
         "SELECT d.broker, d.device
-         FROM rotations r CROSS JOIN members m ON m.rotation = r.id JOIN devices d ON d.id = m.device JOIN jobs j ON j.id = m.job
-         WHERE r.uid = ?1 AND m.outcome = 'TimedOut' AND d.declared = 1 AND d.fleet = r.fleet AND d.job_open = 0 AND (d.not_before IS NULL OR d.not_before <= ?2) AND d.not_after > ?5
+         FROM rotations r CROSS JOIN members m ON m.rotation = r.id CROSS JOIN devices d ON d.id = m.device
+             CROSS JOIN jobs j ON j.id = m.job
+         WHERE r.uid = ?1 AND m.outcome = 'TimedOut' AND d.declared = 1 AND d.fleet = r.fleet AND d.job_open = 0
+             AND (d.not_before IS NULL OR d.not_before <= ?2) AND d.not_after > ?5
              AND j.committed = 0 AND j.attempt <= ?3 AND (j.deadline IS NULL OR d.last_seen > j.since)
          ORDER BY m.wave, m.ordinal LIMIT ?4",
         params![uid, now, max_retries, limit, now.div_euclid(1000)],
@@ -115,10 +117,11 @@ pub(super) fn examples(db: &Connection, uid: &str, limit: u32) -> Result<Vec<Rot
 /// Members that cannot be helped any more: planned ones that have expired, and those whose way back has.
 pub(super) fn skip_expired(db: &Connection, uid: &str, now: Millis) -> Result<u32> {
     let now_s = now.div_euclid(1000);
+    // The plus keeps the database from going through all planned members in place of the expired devices.
     let skipped = db
         .prepare_cached(
             "UPDATE members SET outcome = 'Skipped', changed = ?3
-             WHERE rotation = (SELECT id FROM rotations WHERE uid = ?1) AND outcome = 'Planned'
+             WHERE rotation = (SELECT id FROM rotations WHERE uid = ?1) AND +outcome = 'Planned'
                  AND device IN (SELECT d.id FROM devices d JOIN rotations r ON r.fleet = d.fleet
                      WHERE r.uid = ?1 AND d.declared = 1 AND d.job_open = 0 AND d.not_after <= ?2)",
         )?
@@ -150,6 +153,17 @@ pub(super) fn skip_renewed(db: &Connection, uid: &str, now: Millis) -> Result<u3
 
 /// Puts members back in line.
 pub(super) fn retry(db: &Connection, rotation: i64, retry: Retry, now: Millis) -> Result<()> {
+    if retry.failed {
+        // A person's word, not the pause after a failure, says when: whoever has read the device before must read it again.
+        db.prepare_cached(
+            "UPDATE devices SET not_before = NULL, revision = revision + 1
+             WHERE not_before IS NOT NULL AND declared = 1 AND job_open = 0
+                 AND fleet = (SELECT fleet FROM rotations WHERE id = ?1)
+                 AND id IN (SELECT device FROM members WHERE rotation = ?1 AND wave <= ?2
+                     AND outcome IN ('Failed', 'Rejected', 'RolledBack'))",
+        )?
+        .execute(params![rotation, retry.through_wave])?;
+    }
     db.prepare_cached(
         "UPDATE members SET outcome = 'Planned', changed = ?5
          WHERE rotation = ?1 AND outcome IN ('Failed', 'Rejected', 'RolledBack', 'Reverted') AND wave <= ?2

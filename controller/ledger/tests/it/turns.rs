@@ -204,6 +204,8 @@ pub(crate) async fn failed_members_get_another_turn_when_a_person_says_so(ledger
     let epoch = staged(&*ledger, &[0, 0, 0, 0, 0, 0, 1, 0]).await;
     for (n, state) in (0u32..).zip(states) {
         rotate(&*ledger, epoch, n, u64::from(n), state).await;
+        // The pause after a failure, longer than a person wants to wait who has mended something.
+        change(&*ledger, epoch, n, |d| d.not_before = Some(NOW + 600_000)).await;
     }
     ledger.withdraw(epoch, NOW, &object("plant", 7)).await.unwrap();
     let retry = RunWrite {
@@ -219,6 +221,7 @@ pub(crate) async fn failed_members_get_another_turn_when_a_person_says_so(ledger
         assert_eq!(waiting(&*ledger, &anybody(NOW)).await, [0, 1, 2]);
         let left = counts(&*ledger, 0).await;
         assert_eq!((left.failures(), left.vanished(), left.confirmed), (1, 2, 1));
+        assert!(device(&*ledger, 3).await.not_before.is_some(), "who vanished is heard first");
     }
 }
 

@@ -210,6 +210,20 @@ impl Model {
         }
     }
 
+    /// Nobody whose turn comes again by a person's word waits for the end of a pause.
+    pub(super) fn hurry(&mut self, through_wave: u32) {
+        for (n, place) in &self.members {
+            let failed = matches!(
+                place.outcome,
+                MemberOutcome::Failed | MemberOutcome::Rejected | MemberOutcome::RolledBack
+            );
+            let d = &mut self.devices[*n as usize];
+            if failed && place.new.wave <= through_wave && d.home() && !d.open() {
+                d.not_before = None;
+            }
+        }
+    }
+
     pub(super) fn counts(&self) -> Vec<WaveCounts> {
         let mut waves = vec![WaveCounts::default(); WAVES as usize];
         for (wave, changed) in waves.iter_mut().zip(self.changed) {
