@@ -103,7 +103,7 @@ pub(super) async fn check(
     }
     if !staging.rest.is_empty() {
         screen.say(&format!(
-            "   rest: none of its {} devices was touched",
+            "   rest: still to come, nothing was sent to any of its {}",
             staging.rest.len()
         ));
     }
