@@ -221,7 +221,10 @@ pub(crate) async fn failed_members_get_another_turn_when_a_person_says_so(ledger
         assert_eq!(waiting(&*ledger, &anybody(NOW)).await, [0, 1, 2]);
         let left = counts(&*ledger, 0).await;
         assert_eq!((left.failures(), left.vanished(), left.confirmed), (1, 2, 1));
-        assert!(device(&*ledger, 3).await.not_before.is_some(), "who vanished is heard first");
+        assert!(
+            device(&*ledger, 3).await.not_before.is_some(),
+            "who vanished is heard first"
+        );
     }
 }
 

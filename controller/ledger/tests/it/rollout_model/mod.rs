@@ -196,6 +196,9 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
                 ..RunWrite::of(Run::default())
             };
             if run(model, write).await {
+                if retry.failed {
+                    model.hurry(retry.through_wave);
+                }
                 model.each(|d, p| match p.outcome {
                     _ if p.new.wave > retry.through_wave => None,
                     MemberOutcome::Failed | MemberOutcome::Rejected | MemberOutcome::RolledBack => {
