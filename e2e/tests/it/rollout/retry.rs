@@ -20,7 +20,7 @@ async fn only_failed_devices_try_again_and_each_word_counts_once() {
         "run",
         &strategy(&json!({
             "waves": [
-                { "name": "canary", "count": 3, "selector": canaries },
+                { "name": "canary", "count": 3, "selector": canaries, "maxFailed": 1 },
                 { "name": "rest", "percent": 100 },
             ],
         })),

@@ -61,9 +61,10 @@ impl Webhook {
                     .lock()
                     .unwrap()
                     .push(String::from_utf8_lossy(&request[..read]).into_owned());
-                let body = match *passed.lock().unwrap() {
-                    true => r#"{"passed": true}"#,
-                    false => r#"{"passed": false, "message": "error rate 7 %"}"#,
+                let body = if *passed.lock().unwrap() {
+                    r#"{"passed": true}"#
+                } else {
+                    r#"{"passed": false, "message": "error rate 7 %"}"#
                 };
                 let answer = format!(
                     "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
