@@ -46,8 +46,8 @@ fn a_job_that_was_sent_before_a_fault_of_ours_is_sent_again_and_has_all_its_time
     let sent = rotating(JobState::Sent);
     // Another leader takes over when it would have gone back in line long ago; the device is connected all the while.
     let over = NOW + 10 * p.offline_after;
-    let (resumed, send) = after(step::step(&ctx(&p, over), &sent, &Event::Postpone));
-    assert_eq!(send, Some(Send::Job));
+    let (resumed, told) = after(step::step(&ctx(&p, over), &sent, &Event::Postpone));
+    assert_eq!(told, Some(Send::Job));
     assert_eq!(resumed.session, sent.session);
     let first = resumed.job.as_ref().unwrap().next_deadline().unwrap();
     assert_eq!(first, over + p.step_timeout.min(p.offline_after));
