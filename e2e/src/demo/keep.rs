@@ -27,8 +27,8 @@ pub(super) async fn running(screen: &mut Screen, stack: &Stack, staging: &Stagin
          kubectl get devcert -o wide          # each device, and its last job\n  \
          kubectl describe rot {ROTATION}            # the rotation, and whom it failed on\n  \
          kubectl explain fleet.spec.rotation  # what can be set\n  \
-         kubectl create -f {}  # rotate again\n  \
-         kubectl get rot -w                   # and watch it\n\
+         kubectl create -f {}  # rotate again: it stops as well,\n  \
+         kubectl get rot -w                   # watch it, and resume it as above\n\
          Logs, and the devices' keys and certificates: {}",
         stack.api.kubeconfig().display(),
         again.display(),
