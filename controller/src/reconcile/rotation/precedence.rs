@@ -20,7 +20,9 @@ pub(super) fn before(object: &Rotation, store: &Store<Rotation>) -> Option<Strin
     };
     let own = rank(object);
     let others = store.state().into_iter().filter(|other| {
-        other.namespace() == object.namespace()
+        // What is looked at may be older than what the watch has shown since.
+        other.uid() != object.uid()
+            && other.namespace() == object.namespace()
             && other.spec.fleet_ref == object.spec.fleet_ref
             && other.spec.mode != RotationMode::Preview
             && !view::is_over(other)
