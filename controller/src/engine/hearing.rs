@@ -48,6 +48,13 @@ impl Hearing {
         self.asked.get_or_insert(now);
     }
 
+    /// Whether the broker is to be asked something now, so that its answer says whether devices could be heard.
+    pub(super) fn asks(&mut self, now: Instant) -> bool {
+        let idle = self.asked.is_none();
+        self.asked(now);
+        idle
+    }
+
     /// Something came in; answers how long it had been held up, if it was.
     pub(super) fn heard(&mut self, now: Instant) -> Option<Duration> {
         let late = |from: Instant, after| {
@@ -107,11 +114,11 @@ mod tests {
         let deadline = last + 3 * SECOND;
         let now = last + 4 * SECOND;
         assert_eq!(hearing.through(now, STEP, now - deadline), Heard::Unknown);
-        let ping = last + Duration::from_secs(KEEP_ALIVE.into());
-        hearing.asked(ping);
-        assert_eq!(hearing.through(ping, STEP, ping - deadline), Heard::Unknown);
-        hearing.heard(ping + SECOND);
-        let now = ping + 2 * SECOND;
+        assert!(hearing.asks(now), "nobody waits for the next ping");
+        assert!(!hearing.asks(now), "one question is enough");
+        assert_eq!(hearing.through(now, STEP, now - deadline), Heard::Unknown);
+        assert_eq!(hearing.heard(now + SECOND), None);
+        let now = now + 2 * SECOND;
         assert_eq!(hearing.through(now, STEP, now - deadline), Heard::Whole);
     }
 

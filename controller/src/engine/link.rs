@@ -71,6 +71,15 @@ impl Speaker {
         *self.hearing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has the broker answer something, if no answer is due already. It acknowledges the end of a subscription that there is
+    /// not, too (MQTT 3.1.1, 3.10.4); a ping cannot be had at will.
+    pub(super) fn ask(&self) {
+        if self.gate.is_open() && self.note(Hearing::asks) {
+            // Where the outbox is full, much is asked as it is.
+            let _ = self.client.try_unsubscribe(format!("{}/~nothing", self.entry.prefix));
+        }
+    }
+
     /// Something happened on the connection.
     fn note<T>(&self, what: impl FnOnce(&mut Hearing, Instant) -> T) -> T {
         let mut hearing = self.hearing.lock().unwrap_or_else(PoisonError::into_inner);

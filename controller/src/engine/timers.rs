@@ -52,12 +52,19 @@ async fn pass(engine: &Engine, identity: &Identity) -> Result<(), LedgerError> {
     let overdue = millis(now().saturating_sub(deadline));
     let step = millis(engine.policy(&device).step_timeout);
     let speaker = engine.links.get(&identity.broker);
-    let heard = speaker.map_or(Heard::Broken, |s| s.hearing().through(Instant::now(), step, overdue));
+    let heard = speaker
+        .as_ref()
+        .map_or(Heard::Broken, |s| s.hearing().through(Instant::now(), step, overdue));
     let event = match heard {
         Heard::Whole => Event::Deadline,
         Heard::Broken => Event::Postpone,
-        // It is overdue in the next round still.
-        Heard::Unknown => return Ok(()),
+        // It is overdue in the next round still, and more will be known.
+        Heard::Unknown => {
+            if let Some(speaker) = speaker {
+                speaker.ask();
+            }
+            return Ok(());
+        }
     };
     engine.happen(identity, event).await
 }
