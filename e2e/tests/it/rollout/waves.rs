@@ -6,7 +6,7 @@ use super::world::{Staged, condition, fleet, strategy};
 use serde_json::json;
 
 /// Soak of the first two waves, milliseconds.
-const SOAK: i64 = 1_000;
+const SOAK: i64 = 3_000;
 
 #[tokio::test]
 async fn three_waves_run_one_after_the_other_within_all_limits() {
@@ -19,8 +19,8 @@ async fn three_waves_run_one_after_the_other_within_all_limits() {
         &strategy(&json!({
             "limits": { "maxInFlight": 2, "perGroup": { "by": "site", "maxUnavailable": 1 } },
             "waves": [
-                { "name": "canary", "count": 2, "selector": { "matchLabels": { "ring": "canary" } }, "soak": "1s" },
-                { "name": "early", "percent": 50, "soak": "1s" },
+                { "name": "canary", "count": 2, "selector": { "matchLabels": { "ring": "canary" } }, "soak": "3s" },
+                { "name": "early", "percent": 50, "soak": "3s" },
                 { "name": "rest", "percent": 100 },
             ],
         })),
