@@ -249,7 +249,11 @@ fn conditions(
         said.push(("Planned", Verdict::yes("Planned", words)));
     }
     if let Some(judgement) = observed.judgement {
-        said.push(("Progressing", progressing(judgement, phase, observed.fault.as_ref())));
+        let begun = super::counts::sum(&observed.waves[..observed.waves.len().min(judgement.run.wave as usize + 1)]);
+        said.push((
+            "Progressing",
+            progressing(judgement, phase, observed.fault.as_ref(), &begun),
+        ));
         let breached = if judgement.run.breach.is_some() {
             Verdict::yes("LimitExceeded", breach_words(observed))
         } else {
@@ -286,14 +290,25 @@ fn approved(judgement: &Judgement) -> Option<Verdict> {
     (through > 0).then(|| Verdict::yes("Approved", format!("approved through wave {through}")))
 }
 
-fn progressing(judgement: &Judgement, phase: RotationPhase, fault: Option<&Verdict>) -> Verdict {
+/// What becomes of the waves that have begun.
+fn serving(begun: &WaveCounts) -> String {
+    let WaveCounts { planned, in_flight, .. } = begun;
+    let idle = if *planned > 0 && *in_flight == 0 {
+        "; who is in line waits for a window, for others of its group, for the rate, or for the pause after a failure"
+    } else {
+        ""
+    };
+    format!("{planned} devices are in line and {in_flight} in flight in the waves that have begun{idle}")
+}
+
+fn progressing(judgement: &Judgement, phase: RotationPhase, fault: Option<&Verdict>, begun: &WaveCounts) -> Verdict {
     let reason = match (&judgement.waiting, fault) {
         (Some(Waiting::Fault(_)), Some(fault)) => fault.reason.clone(),
         _ => format!("{phase:?}"),
     };
     let words = match &judgement.waiting {
         None => "it is over".to_owned(),
-        Some(Waiting::Devices) => "devices are in line or in flight".to_owned(),
+        Some(Waiting::Devices) => serving(begun),
         Some(Waiting::Proof) => format!(
             "no device of wave {} has proven the new certificate yet; those that are offline are waited for",
             judgement.run.wave + 1
