@@ -2,7 +2,6 @@
 
 use certwave_core::rollout::judge::{Control, Wish};
 use certwave_crds::{ControlState, Rotation};
-use serde_json::Value;
 
 /// What stands in `spec.control`.
 pub(super) fn control(object: &Rotation) -> Control<'_> {
@@ -24,16 +23,20 @@ pub(super) fn control(object: &Rotation) -> Control<'_> {
 /// The field manager that set a part of `spec.control` last; `unknown` where the API server does not say.
 pub(super) fn who(object: &Rotation, part: &str) -> String {
     let managed = object.metadata.managed_fields.iter().flatten();
-    let owners = managed.filter(|entry| {
-        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
-        let spec = fields.and_then(|fields| fields.get("f:spec"));
-        spec.and_then(|spec| spec.get("f:control"))
-            .and_then(|control| control.get(format!("f:{part}")))
-            .is_some_and(|value| !matches!(value, Value::Null))
+    let owners = managed.filter_map(|entry| {
+        let spec = entry.fields_v1.as_ref()?.0.get("f:spec")?;
+        let set = spec.get("f:control")?.get(format!("f:{part}"))?;
+        (!set.is_null()).then_some((entry, set))
     });
+    // The API server tells whole seconds. Of two who approved within one, the number of waves is the later one's.
     owners
-        .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
-        .and_then(|entry| entry.manager.clone())
+        .max_by_key(|(entry, set)| {
+            (
+                entry.time.as_ref().map(|time| time.0),
+                set.get("f:throughWave").is_some(),
+            )
+        })
+        .and_then(|(entry, _)| entry.manager.clone())
         .unwrap_or_else(|| "unknown".to_owned())
 }
 
@@ -58,5 +61,22 @@ mod tests {
         assert_eq!(who(&object, "state"), "alice");
         assert_eq!(who(&object, "approval"), "alice");
         assert_eq!(who(&object, "resume"), "unknown");
+    }
+
+    #[test]
+    fn of_two_who_approve_within_a_second_the_one_who_set_the_number_of_waves_is_named() {
+        let approval = |fields: serde_json::Value| serde_json::json!({"f:spec": {"f:control": {"f:approval": fields}}});
+        let object: Rotation = serde_json::from_value(serde_json::json!({
+            "apiVersion": "certwave.dev/v1alpha1", "kind": "Rotation",
+            "metadata": {"name": "r", "managedFields": [
+                {"manager": "alice", "operation": "Update", "time": "2026-01-01T00:00:00Z",
+                 "fieldsV1": approval(serde_json::json!({"f:throughWave": {}}))},
+                {"manager": "bob", "operation": "Update", "time": "2026-01-01T00:00:00Z",
+                 "fieldsV1": approval(serde_json::json!({"f:planHash": {}}))},
+            ]},
+            "spec": {"fleetRef": {"name": "f"}},
+        }))
+        .unwrap();
+        assert_eq!(who(&object, "approval"), "alice");
     }
 }
