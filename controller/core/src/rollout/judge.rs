@@ -13,6 +13,9 @@ use super::strategy::{OnBreach, Strategy, Wave};
 /// nobody is known to be online yet. Milliseconds.
 pub const SETTLE: Millis = 10_000;
 
+/// A wave whose devices are all offline may grow by as many as it has, and so many more.
+const SUBSTITUTES: u32 = 10;
+
 /// After a fault of our own side devices need up to this long to come back, or as long as they count as offline after,
 /// whichever is less. Milliseconds.
 pub const RETURN: Millis = 120_000;
@@ -513,7 +516,10 @@ impl Judge<'_> {
         // At the end there is nothing to protect any more: those that were not heard are left for later.
         if could && counts.proven() == 0 && !last {
             let mine = self.wave(present).is_some_and(|wave| wave.selector.is_empty());
-            if mine && counts.offline > 0 && counts.failures() + counts.vanished() == 0 {
+            // Where the fleet as a whole is away, moving one after the other into the wave helps nobody.
+            let planned = self.plan.waves.get(present as usize).map_or(0, |wave| wave.size);
+            let few = counts.members < planned.saturating_mul(2).saturating_add(SUBSTITUTES);
+            if mine && few && counts.offline > 0 && counts.failures() + counts.vanished() == 0 {
                 self.actions.push(Action::Substitute { wave: present });
             }
             return (Phase::Running, Some(Waiting::Proof));
