@@ -4,7 +4,7 @@
 help:  ## What there is.
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/'
 
-demo:  ## A hundred devices get certificates and then new ones. DEVICES=n; KEEP=1 leaves it running.
+demo:  ## A hundred devices get certificates and then new ones, in waves. DEVICES=n; KEEP=1 leaves it running.
 	@e2e/run demo
 
 test:  ## Everything: unit, property and end-to-end tests, foreign verifiers.

@@ -13,5 +13,6 @@ pub mod gates;
 pub mod http;
 pub mod metrics;
 pub mod notice;
+pub mod presence;
 pub mod reconcile;
 pub mod registry;

@@ -37,6 +37,18 @@ pub struct Metrics {
     pub reconcile_errors: IntCounterVec,
     /// CRLs signed.
     pub crls_published: IntCounter,
+    /// Devices of the Rotation that runs over a fleet, by wave (from 1) and state.
+    pub rotation_devices: IntGaugeVec,
+    /// The wave (from 1) of the Rotation that runs over a fleet.
+    pub rotation_wave: IntGaugeVec,
+    /// Devices whose certificates will end before their turn, by fleet.
+    pub devices_at_risk: IntGaugeVec,
+    /// Limits exceeded, by cause.
+    pub rotation_breaches: IntCounterVec,
+    /// Rotations that ended, by outcome.
+    pub rotations_ended: IntCounterVec,
+    /// Answers of gates, by kind of gate and answer.
+    pub gate_answers: IntCounterVec,
 }
 
 impl Metrics {
@@ -89,6 +101,20 @@ impl Metrics {
                 &["namespace", "name"],
             )?,
             devices: gauges("devices", "Devices by state", &["namespace", "fleet", "state"])?,
+            rotation_devices: gauges(
+                "rotation_devices",
+                "Devices of the running Rotation by wave and state",
+                &["namespace", "fleet", "wave", "state"],
+            )?,
+            rotation_wave: gauges("rotation_wave", "The running Rotation's wave", &["namespace", "fleet"])?,
+            devices_at_risk: gauges(
+                "devices_at_risk",
+                "Devices whose certificates will end before their turn",
+                &["namespace", "fleet"],
+            )?,
+            rotation_breaches: counters("rotation_breaches_total", "Limits exceeded in Rotations", &["cause"])?,
+            rotations_ended: counters("rotations_ended_total", "Rotations that ended", &["outcome"])?,
+            gate_answers: counters("gate_answers_total", "Answers of gates", &["kind", "answer"])?,
             message_seconds,
             leader,
             crls_published,

@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use certwave_core::model::ObjectRef;
-use certwave_core::policy::{FleetPolicy, JobPolicy};
+use certwave_core::policy::FleetPolicy;
+use certwave_core::rollout::run::{Plan, Run};
+use certwave_core::rollout::strategy::Strategy;
+use certwave_core::rollout::window::Calendar;
 use certwave_ledger::FleetKey;
 use certwave_pki::{CertificateAuthority, CsrPolicy, LeafTemplate};
 use certwave_protocol::ids::{BrokerId, Fingerprint};
@@ -16,6 +19,8 @@ use certwave_protocol::jws::SigningKey;
 use certwave_protocol::message::Der;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::Notify;
+
+use crate::presence::Presence;
 
 /// A broker to connect to.
 pub struct BrokerEntry {
@@ -64,8 +69,15 @@ pub struct FleetEntry {
     pub uid: String,
     /// The broker that its devices use.
     pub broker: BrokerId,
-    /// What its devices should hold and how jobs run.
+    /// What its devices should hold.
     pub policy: FleetPolicy,
+    /// How its Rotations go, those that say nothing else; devices that come back after a Rotation are served by it.
+    pub strategy: Arc<Strategy>,
+    /// Its windows.
+    pub calendar: Arc<Calendar>,
+    /// Why the declared strategy cannot be worked by, if so: the default one stands in its place, and nothing is rotated
+    /// without being asked for.
+    pub strategy_fault: Option<String>,
     /// The present issuer.
     pub issuer: IssuerEntry,
     /// Subject and SANs of its devices.
@@ -84,16 +96,7 @@ pub struct FleetEntry {
     pub bundle: Fingerprint,
 }
 
-/// How a person or a schedule controls a rotation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RotationControl {
-    /// Starts jobs.
-    Running,
-    /// Starts none; those in flight go on.
-    Paused,
-}
-
-/// A Rotation under way (its members stand in the ledger).
+/// A Rotation under way (its members stand in the ledger), as last judged.
 pub struct RotationEntry {
     /// The object's uid, as in jobs.
     pub uid: String,
@@ -103,12 +106,18 @@ pub struct RotationEntry {
     pub fleet: FleetKey,
     /// Where the fleet moves, if it does.
     pub issuer: Option<IssuerEntry>,
-    /// Devices in flight at most.
-    pub max_in_flight: u32,
-    /// How its jobs run.
-    pub job: JobPolicy,
-    /// Whether jobs start.
-    pub control: RotationControl,
+    /// What it goes by.
+    pub strategy: Arc<Strategy>,
+    /// Its windows.
+    pub calendar: Arc<Calendar>,
+    /// Its waves.
+    pub plan: Plan,
+    /// How far it is.
+    pub run: Run,
+    /// Whether devices of the waves begun may be sent new jobs.
+    pub admits: bool,
+    /// Whether devices may be sent back.
+    pub reverts: bool,
 }
 
 /// The state of the connection to one broker, written by the engine and shown on the `Broker`.
@@ -123,6 +132,8 @@ pub struct Link {
 /// See the module.
 #[derive(Default)]
 pub struct Registry {
+    /// Which devices are said to be connected.
+    pub presence: Presence,
     brokers: RwLock<HashMap<BrokerId, Arc<BrokerEntry>>>,
     fleets: RwLock<HashMap<FleetKey, Arc<FleetEntry>>>,
     rotations: RwLock<HashMap<String, Arc<RotationEntry>>>,
@@ -135,6 +146,7 @@ pub struct Registry {
     brokers_changed: Notify,
     links_changed: Notify,
     work: Notify,
+    judge: Notify,
 }
 
 fn read<K: std::hash::Hash + Eq, V: Clone>(map: &RwLock<HashMap<K, V>>, key: &K) -> Option<V> {
@@ -228,9 +240,19 @@ impl Registry {
             .contains(uid)
     }
 
-    /// Every rotation under way.
+    /// Every rotation that has begun and not ended.
     pub fn rotations(&self) -> Vec<Arc<RotationEntry>> {
         all(&self.rotations)
+    }
+
+    /// The rotation whose devices are served over this fleet: one that starts jobs before one that sends devices back, the
+    /// oldest first.
+    pub fn running(&self, fleet: &FleetKey) -> Option<Arc<RotationEntry>> {
+        let rotations = self.rotations.read().unwrap_or_else(PoisonError::into_inner);
+        let running = rotations
+            .values()
+            .filter(|entry| entry.fleet == *fleet && (entry.admits || entry.reverts));
+        running.min_by_key(|entry| (!entry.admits, &entry.uid)).cloned()
     }
 
     /// Sets a rotation, or removes one that has ended.
@@ -284,6 +306,16 @@ impl Registry {
     /// Tells the scheduler that there may be something to start.
     pub fn nudge(&self) {
         self.work.notify_one();
+    }
+
+    /// Asks for running rotations to be judged at once.
+    pub fn rejudge(&self) {
+        self.judge.notify_one();
+    }
+
+    /// Resolves when running rotations should be judged.
+    pub async fn judging(&self) {
+        self.judge.notified().await;
     }
 
     /// Resolves when there may be something to start.

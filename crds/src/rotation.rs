@@ -13,7 +13,7 @@ use crate::{
 const KEPT: &str = "a Rotation keeps what it was created with; only control may change";
 
 /// One run over a fleet.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[kube(
     group = "certwave.dev",
     version = "v1alpha1",
@@ -31,8 +31,8 @@ const KEPT: &str = "a Rotation keeps what it was created with; only control may 
     printcolumn = r#"{"name":"Planned","type":"integer","jsonPath":".status.counts.planned","description":"Devices in the plan."}"#,
     printcolumn = r#"{"name":"In-Flight","type":"integer","jsonPath":".status.counts.inFlight","description":"Devices with a job in flight."}"#,
     printcolumn = r#"{"name":"Confirmed","type":"integer","jsonPath":".status.counts.confirmed","description":"Devices that start from the new certificate."}"#,
-    printcolumn = r#"{"name":"Failed","type":"integer","jsonPath":".status.counts.failed","description":"Devices that failed."}"#,
-    printcolumn = r#"{"name":"Lost","type":"integer","jsonPath":".status.counts.lost","description":"Devices that vanished after they accepted."}"#,
+    printcolumn = r#"{"name":"Failed","type":"integer","jsonPath":".status.counts.failures","description":"Devices that failed, refused or went back to the old certificate by themselves."}"#,
+    printcolumn = r#"{"name":"Lost","type":"integer","jsonPath":".status.counts.losses","description":"Devices that were not heard in time after they accepted."}"#,
     printcolumn = r#"{"name":"Offline","type":"integer","jsonPath":".status.counts.offline","priority":1,"description":"Devices not heard."}"#,
     printcolumn = r#"{"name":"ETA","type":"string","jsonPath":".status.eta","priority":1,"description":"When the run will be over at its present pace."}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
@@ -46,7 +46,7 @@ const KEPT: &str = "a Rotation keeps what it was created with; only control may 
     validation = rules::never_back_to_what_is_compromised(),
     validation = Rule::new("!has(self.control.approval) || !has(self.waves) || self.control.approval.throughWave <= self.waves.size()").message("control.approval.throughWave is above the number of waves"),
     validation = rules::unchanged(&["fleetRef", "reason", "mode", "issuerRef", "selector", "order", "waves", "defaults"], KEPT),
-    validation = rules::unchanged(&["limits", "device", "windows", "windowOverrideBeforeExpiry", "joiners", "oldCertificate", "cutoff", "gates"], KEPT),
+    validation = rules::unchanged(&["limits", "device", "windows", "windowOverrideBeforeExpiry", "joiners", "oldCertificate", "gates"], KEPT),
     validation = Rule::new("oldSelf.control.state != 'Aborted' || self.control.state == 'Aborted'").message("an aborted Rotation stays aborted; create another one")
 )]
 pub struct RotationSpec {

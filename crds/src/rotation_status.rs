@@ -121,11 +121,19 @@ pub struct WaveStatus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub confirmed: i64,
+    /// What maxFailed limits: failed, rejected, and gone back to the old certificate by themselves.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub failures: i64,
+    /// What maxLost limits: timed out and lost.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub losses: i64,
     /// Failed.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub failed: i64,
-    /// Took too long.
+    /// Took too long after they accepted, and were not heard since.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub timed_out: i64,
@@ -133,7 +141,7 @@ pub struct WaveStatus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub rejected: i64,
-    /// Vanished after they accepted.
+    /// Not heard for long after they took too long.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub lost: i64,
@@ -258,22 +266,28 @@ pub struct RotationCounts {
     /// Start from the new certificate.
     #[schemars(range(min = 0))]
     pub confirmed: i64,
+    /// Failed, rejected, and gone back to the old certificate by themselves.
+    #[schemars(range(min = 0))]
+    pub failures: i64,
+    /// Timed out and lost.
+    #[schemars(range(min = 0))]
+    pub losses: i64,
     /// Failed.
     #[schemars(range(min = 0))]
     pub failed: i64,
-    /// Took too long.
+    /// Took too long after they accepted, and were not heard since.
     #[schemars(range(min = 0))]
     pub timed_out: i64,
     /// Refused.
     #[schemars(range(min = 0))]
     pub rejected: i64,
-    /// Vanished after they accepted.
+    /// Not heard for long after they took too long.
     #[schemars(range(min = 0))]
     pub lost: i64,
     /// Not accepted yet because they are not heard.
     #[schemars(range(min = 0))]
     pub offline: i64,
-    /// Went back to the old certificate.
+    /// Went back, or were sent back, to the old certificate.
     #[schemars(range(min = 0))]
     pub rolled_back: i64,
     /// Left for later, as they were offline when the run ended.

@@ -104,6 +104,25 @@ fn whatever_people_or_the_controller_write_is_bounded() {
 }
 
 #[test]
+fn every_column_shows_a_field_that_there_is() {
+    for crd in certwave_crds::all().unwrap() {
+        let version = &crd["spec"]["versions"][0];
+        for column in version["additionalPrinterColumns"].as_array().unwrap() {
+            let path = column["jsonPath"].as_str().unwrap();
+            // Every object has metadata; a condition is found in a list.
+            if path.starts_with(".metadata.") || path.contains('[') {
+                continue;
+            }
+            let mut schema = &version["schema"]["openAPIV3Schema"];
+            for field in path.trim_start_matches('.').split('.') {
+                schema = &schema["properties"][field];
+            }
+            assert_eq!(schema["type"], column["type"], "{}: {path}", crd["metadata"]["name"]);
+        }
+    }
+}
+
+#[test]
 fn nothing_that_people_write_is_a_word_that_yaml_reads_as_something_else() {
     // YAML 1.1, which kubectl reads, makes a boolean even of a field that is called `on`.
     let words = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"];

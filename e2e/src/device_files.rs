@@ -36,6 +36,14 @@ pub fn identity(device: &Path, sha256: &str) -> Result<Identity> {
     bail!("{} holds no key for its certificate {sha256}", device.display())
 }
 
+/// SHA-256 of the first certificate in `pem`, as 64 lower-case hex digits.
+///
+/// # Errors
+/// When there is none.
+pub fn sha256(pem: &str) -> Result<String> {
+    Ok(fingerprint(&CertificateDer::from_pem_slice(pem.as_bytes())?))
+}
+
 fn fits(leaf: &CertificateDer<'static>, key: &PrivateKeyDer<'_>) -> bool {
     let Ok(signer) = any_supported_type(key) else {
         return false;

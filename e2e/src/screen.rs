@@ -13,14 +13,17 @@ const STALLED: Duration = Duration::from_secs(2);
 /// Where progress is shown.
 pub struct Screen {
     terminal: bool,
-    phase: Option<Phase>,
+    count: Option<Count>,
 }
 
-/// What is counted at present, from its first view on.
-struct Phase {
+/// What is counted at present.
+struct Count {
+    /// What a renewal is called.
+    renewed: &'static str,
     start: Instant,
-    /// When the last renewal was seen.
+    /// When the last renewal was seen, and how many were seen since the start.
     moved: Instant,
+    gained: usize,
     seen: Tally,
     /// Rows of the table on the terminal.
     rows: usize,
@@ -34,7 +37,7 @@ impl Default for Screen {
         let dumb = std::env::var_os("TERM").is_none_or(|kind| kind == "dumb");
         Self {
             terminal: io::stdout().is_terminal() && !dumb,
-            phase: None,
+            count: None,
         }
     }
 }
@@ -42,48 +45,58 @@ impl Default for Screen {
 impl Screen {
     /// Says something that stays, and so ends what was counted.
     pub fn say(&mut self, text: &str) {
-        if let Some(line) = self.phase.take().and_then(|phase| phase.due) {
+        if let Some(line) = self.count.take().and_then(|count| count.due) {
             let _ = writeln!(io::stdout(), "   {line}");
         }
         let _ = writeln!(io::stdout(), "{text}");
     }
 
-    /// Shows where the devices stand; `renewed` names what is counted.
-    pub fn show(&mut self, tally: &Tally, renewed: &str) {
+    /// Begins to count: `renewed` names it, and `already` were renewed before.
+    pub fn begin(&mut self, renewed: &'static str, already: usize) {
+        self.count = Some(Count::new(renewed, already, Instant::now()));
+    }
+
+    /// Shows where the devices stand.
+    pub fn show(&mut self, tally: &Tally) {
         let now = Instant::now();
-        let phase = self.phase.get_or_insert_with(|| Phase::new(now));
-        let pace = phase.pace(tally, now);
+        let count = self.count.get_or_insert_with(|| Count::new("renewed", 0, now));
+        let pace = count.pace(tally, now);
         if self.terminal {
-            let table = tally.table(renewed, pace);
+            let table = tally.table(count.renewed, pace);
             // Over what was drawn. Without wrapping meanwhile: on a narrow terminal too, a line then takes one row.
-            let up = match phase.rows {
+            let up = match count.rows {
                 0 => String::new(),
                 rows => format!("\x1b[{rows}A\x1b[J"),
             };
             let _ = write!(io::stdout(), "{up}\x1b[?7l{table}\x1b[?7h");
             let _ = io::stdout().flush();
-            phase.rows = table.lines().count();
+            count.rows = table.lines().count();
         } else {
-            if phase.seen != *tally {
-                phase.due = Some(tally.line(renewed, pace));
+            if count.seen != *tally {
+                count.due = Some(tally.line(count.renewed, pace));
             }
-            if phase.said.is_none_or(|said| now - said >= LINE_EVERY)
-                && let Some(line) = phase.due.take()
+            if count.said.is_none_or(|said| now - said >= LINE_EVERY)
+                && let Some(line) = count.due.take()
             {
                 let _ = writeln!(io::stdout(), "   {line}");
-                phase.said = Some(now);
+                count.said = Some(now);
             }
         }
-        phase.seen = tally.clone();
+        count.seen = tally.clone();
     }
 }
 
-impl Phase {
-    fn new(start: Instant) -> Self {
+impl Count {
+    fn new(renewed: &'static str, already: usize, start: Instant) -> Self {
         Self {
+            renewed,
             start,
             moved: start,
-            seen: Tally::default(),
+            gained: 0,
+            seen: Tally {
+                renewed: already,
+                ..Tally::default()
+            },
             rows: 0,
             said: None,
             due: None,
@@ -91,10 +104,16 @@ impl Phase {
     }
 
     fn pace(&mut self, tally: &Tally, now: Instant) -> Pace {
-        if tally.renewed > self.seen.renewed {
+        // A rollback takes some away again; that is no speed.
+        if let Some(gained) = tally
+            .renewed
+            .checked_sub(self.seen.renewed)
+            .filter(|gained| *gained > 0)
+        {
+            self.gained += gained;
             self.moved = now;
         }
-        let pace = tally.pace(self.moved - self.start);
+        let pace = tally.pace(self.gained, self.moved - self.start);
         let told = pace.left.filter(|left| left.is_zero() || now - self.moved < STALLED);
         Pace { left: told, ..pace }
     }

@@ -78,7 +78,7 @@ impl Machine<'_> {
         self.persist();
         self.state.repeats = 0;
         *self.state.alerts.get_mut(slot) = None;
-        self.say_status(Step::Accepted, None, None);
+        self.say_status(Step::Accepted, None);
         self.emit(Effect::MakeKey { slot, algorithm, job });
     }
 
@@ -96,7 +96,7 @@ impl Machine<'_> {
             ..entry
         });
         self.persist();
-        self.say_status(Step::Accepted, None, None);
+        self.say_status(Step::Accepted, None);
         self.begin_trial();
     }
 
@@ -137,7 +137,7 @@ impl Machine<'_> {
                 entry.phase = Phase::Stored;
                 *journal.bundles.get_mut(place) = Some(bundle);
                 self.persist();
-                self.say_status(Step::Accepted, None, None);
+                self.say_status(Step::Accepted, None);
                 self.begin_trial();
             }
             Err(code) => self.fail_job(code, true),
@@ -162,11 +162,11 @@ impl Machine<'_> {
             },
             (Phase::Accepted | Phase::Stored | Phase::Tested | Phase::TrialOver, _) if on_trial => self.say_tested(),
             (Phase::TrialOver, Goal::Rollback { .. } | Goal::Trust { .. }) => {
-                self.say_status(Step::Accepted, None, None);
+                self.say_status(Step::Accepted, None);
                 self.begin_trial();
             }
             (Phase::Accepted | Phase::Stored | Phase::Tested | Phase::TrialOver, _) => {
-                self.say_status(Step::Accepted, None, None);
+                self.say_status(Step::Accepted, None);
                 self.say_csr();
             }
             (Phase::Committed | Phase::RolledBack { .. } | Phase::Failed { .. }, _) => self.repeat_end(),

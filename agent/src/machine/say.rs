@@ -95,17 +95,19 @@ impl Machine<'_> {
         }
     }
 
-    pub(super) fn say_status(&mut self, step: Step, code: Option<Code>, alert: Option<String>) {
+    pub(super) fn say_status(&mut self, step: Step, code: Option<Code>) {
+        self.say_more(step, code, None, None);
+    }
+
+    fn say_more(&mut self, step: Step, code: Option<Code>, detail: Option<String>, alert: Option<String>) {
         if let Some(active) = self.state.journal.active {
-            self.say(
-                Body::Status(Status {
-                    step,
-                    code,
-                    detail: None,
-                    alert,
-                }),
-                active,
-            );
+            let status = Status {
+                step,
+                code,
+                detail,
+                alert,
+            };
+            self.say(Body::Status(status), active);
         }
     }
 
@@ -134,9 +136,12 @@ impl Machine<'_> {
     /// Tells how the latest job ended; says nothing while it has not.
     pub(super) fn repeat_end(&mut self) {
         match self.job().map(|j| j.phase.clone()) {
-            Some(Phase::Committed) => self.say_status(Step::Committed, None, None),
-            Some(Phase::RolledBack { code, alert }) => self.say_status(Step::RolledBack, Some(code), alert),
-            Some(Phase::Failed { code }) => self.say_status(Step::Failed, Some(code), None),
+            Some(Phase::Committed) => self.say_status(Step::Committed, None),
+            Some(Phase::RolledBack { code, alert }) => {
+                let detail = self.why_back(code);
+                self.say_more(Step::RolledBack, Some(code), detail, alert);
+            }
+            Some(Phase::Failed { code }) => self.say_status(Step::Failed, Some(code)),
             _ => {}
         }
     }

@@ -155,7 +155,13 @@ impl Machine<'_> {
 
     fn commit_impossible(&mut self) {
         self.emit(Effect::Ignored(Code::CommitImpossible));
-        self.say_status(Step::Failed, Some(Code::CommitImpossible), None);
+        self.say_status(Step::Failed, Some(Code::CommitImpossible));
+    }
+
+    /// In words, why the latest job went back with this code.
+    pub(super) fn why_back(&self, code: Code) -> Option<String> {
+        let job = self.job().filter(|_| code == Code::TestFailed)?;
+        Some(format!("no connection within {} s", job.trial_timeout))
     }
 
     /// A rollback job: the slot that holds a confirmed certificate with this fingerprint.

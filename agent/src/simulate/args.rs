@@ -66,8 +66,8 @@ pub struct SimulateArgs {
     #[arg(long, default_value_t = 120)]
     pub keep_alive: u16,
     /// kind=selector or kind:param=selector: offline, never-answer, reject, fail-test, fail-test:ALERT,
-    /// fail-test:unreachable, power-cut:N, slow:30s, clock:-20y, duplicate; for deviceIds with commas between them, #N
-    /// for N devices, * for all. May be repeated
+    /// fail-test:unreachable, vanish:accepted, vanish:stored, vanish:tested, power-cut:N, slow:30s, clock:-20y, duplicate; for
+    /// deviceIds with commas between them, #N for N devices, * for all. May be repeated
     #[arg(long)]
     pub fault: Vec<FaultArg>,
     /// Write every device's certificate and state to this file, every second in which something changed, on SIGUSR1 and

@@ -18,6 +18,9 @@ pub enum Fault {
     /// `fail-test[:alert]`: no connection with a new certificate succeeds; refused with this TLS alert (default
     /// `bad_certificate`), or `unreachable`.
     FailTest(Option<String>),
+    /// `vanish:accepted`, `vanish:stored` or `vanish:tested`: goes away for good once it has said that it takes a job on, has
+    /// stored the certificate that the job brought, or has said that it works.
+    Vanish(Vanishing),
     /// `power-cut:n`: loses power after n instructions of its first job, and comes back.
     PowerCut(u32),
     /// `slow:30s`: takes so long over each message.
@@ -26,6 +29,17 @@ pub enum Fault {
     Clock(i64),
     /// `duplicate`: says everything twice, from the beginning.
     Duplicate,
+}
+
+/// When a device goes away for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vanishing {
+    /// Its `accepted` is its last word.
+    Accepted,
+    /// It has stored the new certificate and never tries it.
+    Stored,
+    /// Its `tested` is its last word.
+    Tested,
 }
 
 /// Which devices have a fault.
@@ -56,8 +70,8 @@ pub enum BadFault {
     Form,
     /// No such fault.
     #[error(
-        "unknown fault {0:?}; known are offline, never-answer, reject, fail-test[:alert|:unreachable], power-cut:n, \
-         slow:<duration>, clock:<offset>, duplicate"
+        "unknown fault {0:?}; known are offline, never-answer, reject, fail-test[:alert|:unreachable], \
+         vanish:accepted|stored|tested, power-cut:n, slow:<duration>, clock:<offset>, duplicate"
     )]
     Kind(String),
     /// A parameter that is missing or wrong.
@@ -81,6 +95,12 @@ impl FromStr for FaultArg {
                 "unreachable" => Fault::FailTest(None),
                 alert => Fault::FailTest(Some(alert.to_owned())),
             },
+            "vanish" => Fault::Vanish(match param {
+                Some("accepted") => Vanishing::Accepted,
+                Some("stored") => Vanishing::Stored,
+                Some("tested") => Vanishing::Tested,
+                _ => return Err(BadFault::Param("vanish", "vanish:accepted")),
+            }),
             "power-cut" => {
                 let steps = param.and_then(|p| p.parse().ok());
                 Fault::PowerCut(steps.ok_or(BadFault::Param("power-cut", "power-cut:7"))?)

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::fault::Fault;
+use super::fault::{Fault, Vanishing};
 use crate::disk::Fuse;
 use crate::hooks::{Hooks, Leave};
 use crate::journal::{Goal, Journal, PerSlot, Phase};
@@ -167,6 +167,14 @@ impl Sim {
         }
     }
 
+    /// Goes away for good, if that is a fault of its.
+    fn vanish(&self, when: Vanishing) {
+        if self.faults.contains(&Fault::Vanish(when)) {
+            tracing::info!(device = %self.id, ?when, "vanishes");
+            let _ = self.stop.send(true);
+        }
+    }
+
     fn count(&self, old: Option<&SeenJob>, new: Option<&SeenJob>, goal: Option<Goal>, seen: &mut Seen) {
         // What was so when the simulator started has been counted before.
         let (Some(old), Some(new)) = (old, new) else { return };
@@ -221,6 +229,9 @@ impl Hooks for Sim {
             match effect {
                 Effect::StoreCertificate { slot, leaf, chain, .. } => {
                     *seen.pem.get_mut(*slot) = Some((write_certificates([leaf]), write_certificates(chain)));
+                    if rotating(journal) {
+                        self.vanish(Vanishing::Stored);
+                    }
                 }
                 Effect::Publish {
                     body: Body::Status(status),
@@ -294,6 +305,17 @@ impl Hooks for Sim {
     }
 
     fn copies(&self, journal: &Journal, body: &Body) -> usize {
+        // Told to leave, any other device still finishes its sentence.
+        if *self.stop.borrow() && self.faults.iter().any(|fault| matches!(fault, Fault::Vanish(_))) {
+            return 0;
+        }
+        match body {
+            Body::Status(status) if status.step == Step::Accepted && rotating(journal) => {
+                self.vanish(Vanishing::Accepted);
+            }
+            Body::Tested(_) if rotating(journal) => self.vanish(Vanishing::Tested),
+            _ => {}
+        }
         if self.faults.contains(&Fault::NeverAnswer) && rotating(journal) && body.kind() != Type::Hello {
             return 0;
         }

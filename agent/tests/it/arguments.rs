@@ -49,6 +49,10 @@ fn faults_go_to_the_devices_that_are_named_and_counts_to_those_left() {
         "power-cut=#1".parse::<FaultArg>(),
         Err(BadFault::Param("power-cut", _))
     ));
+    assert!(matches!(
+        "vanish=*".parse::<FaultArg>(),
+        Err(BadFault::Param("vanish", _))
+    ));
     assert_eq!("reject=no wildcards/#".parse::<FaultArg>(), Err(BadFault::Selector));
     assert_eq!("reject".parse::<FaultArg>(), Err(BadFault::Form));
 }

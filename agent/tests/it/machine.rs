@@ -304,6 +304,23 @@ fn a_bundle_that_does_not_fit_the_broker_is_rolled_back() {
 }
 
 #[test]
+fn a_trial_that_reached_nobody_says_so_in_words() {
+    let mut world = on_trial();
+    world.input(Input::ConnectFailed(Failure::Unreachable));
+    world.connecting = None;
+    world.fire(Timer::Trial);
+    world.network(true);
+    let seconds = world.journal().job.as_ref().unwrap().trial_timeout;
+    let said = world.said();
+    let Some(Body::Status(status)) = said.first() else {
+        panic!("{said:?}")
+    };
+    assert_eq!((status.step, status.code), (Step::RolledBack, Some(Code::TestFailed)));
+    let words = format!("no connection within {seconds} s");
+    assert_eq!((status.detail.as_ref(), status.alert.as_ref()), (Some(&words), None));
+}
+
+#[test]
 fn an_epoch_never_goes_down_within_a_job_even_over_a_power_cut() {
     let mut world = accepted();
     let newer = Payload {

@@ -29,9 +29,11 @@ pub fn still_wanted(device: &Device, bundle: Fingerprint) -> bool {
 }
 
 /// Whether a waiting job may be offered now: at once the first time. A device that is connected and did not answer is
-/// asked again when as much time has passed as its job had taken by then, so that many of them leave the slots to others.
+/// asked again when as much time has passed as its job had taken by then, so that many of them leave the slots to others; and
+/// only once it was heard, on this connection or another: an offer without one would use a slot up and say nothing.
 pub fn may_offer(now: Millis, device: &Device) -> bool {
-    let waiting = device.open_job().filter(|job| job.state == JobState::Queued);
+    let heard = device.session.is_some();
+    let waiting = device.open_job().filter(|job| heard && job.state == JobState::Queued);
     waiting.is_some_and(|job| {
         let pause = job.since.saturating_sub(job.created).min(LONGEST_SILENCE);
         // A clock that was set back must not keep a device waiting.

@@ -54,8 +54,4 @@ pub struct FleetPolicy {
     pub issuer: String,
     /// Hash of the trust bundle that devices should hold.
     pub bundle: Fingerprint,
-    /// Devices of the fleet with a job in flight at most.
-    pub max_in_flight: u32,
-    /// How jobs run.
-    pub job: JobPolicy,
 }

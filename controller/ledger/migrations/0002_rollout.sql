@@ -65,7 +65,15 @@ CREATE TRIGGER members_change AFTER UPDATE OF outcome ON members WHEN old.outcom
     UPDATE buckets SET planned = planned + (new.outcome = 'Planned') - (old.outcome = 'Planned')
         WHERE id = new.bucket AND (new.outcome = 'Planned' OR old.outcome = 'Planned');
 END;
-CREATE TRIGGER members_keep_their_place BEFORE UPDATE OF rotation, device, wave, bucket ON members
+CREATE TRIGGER members_move AFTER UPDATE OF bucket ON members WHEN old.bucket <> new.bucket BEGIN
+    UPDATE tallies SET n = n - 1, changed = max(changed, new.changed)
+        WHERE rotation = old.rotation AND wave = old.wave AND outcome = old.outcome;
+    INSERT INTO tallies (rotation, wave, outcome, n, changed) VALUES (new.rotation, new.wave, new.outcome, 1, new.changed)
+        ON CONFLICT DO UPDATE SET n = n + 1, changed = max(changed, excluded.changed);
+    UPDATE buckets SET planned = planned - (old.outcome = 'Planned') WHERE id = old.bucket;
+    UPDATE buckets SET planned = planned + (new.outcome = 'Planned') WHERE id = new.bucket;
+END;
+CREATE TRIGGER members_keep_their_place BEFORE UPDATE OF rotation, device ON members
     BEGIN SELECT raise(ABORT, 'members keep their place'); END;
 CREATE TRIGGER members_are_kept BEFORE DELETE ON members BEGIN SELECT raise(ABORT, 'members are kept'); END;
 
@@ -78,3 +86,8 @@ CREATE TABLE template_blocks (
 ) STRICT;
 
 CREATE INDEX devices_fleet ON devices (fleet) WHERE declared = 1;
+-- Who is waited for, by what waits for it.
+CREATE INDEX devices_queued ON devices (fleet, job_rotation, job_state, job_open)
+    WHERE job_open = 1 AND job_state = 'Queued';
+DROP INDEX devices_rotation;
+CREATE INDEX devices_rotation ON devices (job_rotation, job_state, job_kind, job_open) WHERE job_open = 1;

@@ -10,8 +10,6 @@ mod record;
 mod rotation;
 mod sqlite;
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use certwave_core::model::{Device, Identity, Millis, ObjectRef};
 use certwave_core::rollout::run::WaveCounts;
@@ -23,8 +21,8 @@ pub use record::{
     DeclaredObject, DueQuery, FleetCounts, FleetKey, StoredCertificate, Write,
 };
 pub use rotation::{
-    Candidate, DeviceRow, Member, MemberOutcome, MemberQuery, NewMember, Retry, Revert, RotationCounts,
-    RotationExample, RotationOutcome, RotationRecord, RunWrite, StoredRotation, TemplateBlock, TemplateChange,
+    Candidate, DeviceRow, Member, MemberOutcome, MemberQuery, NewMember, Retry, Revert, RotationExample,
+    RotationOutcome, RotationRecord, RunWrite, StoredRotation, TemplateBlock, TemplateChange,
 };
 pub use sqlite::{SqliteLedger, SqliteOptions};
 
@@ -66,9 +64,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// Devices whose open job has passed its state's deadline or its own, or whose timed-out job has passed the time after
     /// which it counts as lost; the longest overdue first.
     async fn overdue(&self, now: Millis, limit: u32) -> Result<Vec<Identity>>;
-    /// Declared and enrolled devices without an open job whose `not_before` has passed and that need one: first those that
-    /// expire, by end of validity and device id, then those with another issuer, then those with another bundle. Those that
-    /// have expired are left out, as they cannot connect any more.
+    /// Declared and enrolled devices without an open job, whose `not_before` has passed, and whose certificates end soon, by
+    /// end of validity and device id. Those that have expired are left out, as they cannot connect any more.
     async fn due(&self, fleet: &FleetKey, query: &DueQuery) -> Result<Vec<Identity>>;
     /// Declared devices whose job waits for them, the longest waiting first.
     async fn queued(&self, fleet: &FleetKey, limit: u32) -> Result<Vec<Identity>>;
@@ -152,14 +149,23 @@ pub trait Ledger: Send + Sync + 'static {
     async fn member(&self, uid: &str, identity: &Identity) -> Result<Option<Member>>;
     /// How many members of each group are in flight, or timed out; groups without any are left out.
     async fn groups_in_use(&self, uid: &str) -> Result<Vec<(String, u32)>>;
+    /// How many of a fleet's devices are in flight by each value of a label, those of one Rotation left out: of another one,
+    /// or come back after theirs. Devices without the label count under the empty value.
+    async fn groups_elsewhere(&self, fleet: &FleetKey, uid: Option<&str>, label: &str) -> Result<Vec<(String, u32)>>;
     /// How many planned or offline members' current certificates end in each hour (Unix seconds of its beginning), by hour.
     async fn remaining(&self, uid: &str) -> Result<Vec<(i64, u32)>>;
     /// Planned or offline members whose current certificate ends before a time (Unix seconds), the earliest first.
     async fn expiring_members(&self, uid: &str, before_s: i64, limit: u32) -> Result<Vec<Identity>>;
     /// How the members of each wave stand. Costs nothing per member but those in flight and those that wait for another job.
     async fn wave_counts(&self, uid: &str) -> Result<Vec<WaveCounts>>;
+    /// The Rotation of a fleet that ended last.
+    async fn last_rotation(&self, fleet: &FleetKey) -> Result<Option<ObjectRef>>;
     /// The template that is blocked for a fleet's automatic Rotations.
     async fn template_block(&self, fleet: &FleetKey) -> Result<Option<TemplateBlock>>;
+    /// Skips the planned members without an open job whose certificate was proven since the Rotation began, as another one
+    /// came between: what they hold is newer than what was asked for. A Rotation that moves the fleet to another CA skips
+    /// nobody. Answers how many.
+    async fn skip_renewed(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32>;
     /// Skips the planned members without an open job whose certificate has expired meanwhile: they cannot connect any more,
     /// and no turn of theirs comes; gives up on sending back those whose previous certificate has. Answers how many. To be
     /// called now and then, lest the Rotation wait for them for ever.
@@ -170,20 +176,10 @@ pub trait Ledger: Send + Sync + 'static {
     /// counts.
     async fn end_rotation(&self, epoch: Epoch, uid: &str, outcome: RotationOutcome, now: Millis) -> Result<()>;
 
-    /// Begins a Rotation of one wave: the fleet's devices with all of these labels, in the order in which they expire.
-    async fn start_rotation(
-        &self,
-        epoch: Epoch,
-        rotation: RotationRecord,
-        selector: BTreeMap<String, String>,
-    ) -> Result<u32>;
-    /// Planned members of any wave that may start now, whatever window and group.
-    async fn next_members(&self, uid: &str, now: Millis, limit: u32) -> Result<Vec<Identity>>;
-    /// The sum of [`wave_counts`](Self::wave_counts).
-    async fn rotation_counts(&self, uid: &str) -> Result<RotationCounts>;
-
     // Audit.
 
+    /// How many jobs of a fleet's devices were sent at or after `since`, sendings again not counted.
+    async fn jobs_sent(&self, fleet: &FleetKey, since: Millis) -> Result<u32>;
     /// Adds lines that belong to no write.
     async fn append_audit(&self, epoch: Epoch, entries: Vec<AuditEntry>) -> Result<()>;
     /// The latest lines about a device, the last first.

@@ -178,10 +178,8 @@ pub struct DueQuery {
     pub now: Millis,
     /// A current certificate that ends before this (Unix seconds) makes a device due.
     pub expires_before_s: i64,
-    /// When given, a current certificate of any other issuer (key id) makes a device due.
-    pub issuer: Option<String>,
-    /// When given, any other trust bundle makes a device due, if it has said which one it holds.
-    pub bundle: Option<Fingerprint>,
+    /// Devices whose last job went wrong are due only when their certificates end before this (Unix seconds).
+    pub failed_before_s: i64,
     /// At most so many.
     pub limit: u32,
 }

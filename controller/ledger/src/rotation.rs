@@ -30,6 +30,8 @@ pub struct Candidate {
     pub confirmed_at: Option<Millis>,
     /// Labels of its declaration.
     pub labels: BTreeMap<String, String>,
+    /// Its last job went wrong by its own word, or it has not been heard of since it vanished.
+    pub failed: bool,
 }
 
 /// A device's place in a Rotation.
@@ -96,6 +98,8 @@ pub struct RunWrite {
     pub retry: Option<Retry>,
     /// Members that are sent back.
     pub revert: Option<Revert>,
+    /// All members of this wave are offline: the one last heard of those whose turn would come later moves into it.
+    pub substitute: Option<u32>,
     /// Ends the Rotation: members still planned are skipped, those still to be sent back stay, open jobs go on.
     pub end: Option<RotationOutcome>,
     /// What becomes of the fleet's blocked template.
@@ -113,6 +117,7 @@ impl RunWrite {
             join: Vec::new(),
             retry: None,
             revert: None,
+            substitute: None,
             end: None,
             template: None,
             audit: Vec::new(),
@@ -125,10 +130,10 @@ impl RunWrite {
 pub struct Retry {
     /// The last wave concerned.
     pub through_wave: u32,
-    /// Those that failed, refused or went back by themselves. Those that vanished are heard first: see
-    /// [`Ledger::retryable`](crate::Ledger::retryable).
+    /// Those that failed, refused or went back by themselves; at once, not after the pause that a failure brings. Those that
+    /// vanished are heard first: see [`Ledger::retryable`](crate::Ledger::retryable).
     pub failed: bool,
-    /// Those that were sent back.
+    /// Those that were sent back; those that were to be and are not keep their new certificate.
     pub reverted: bool,
 }
 
@@ -241,33 +246,6 @@ pub enum MemberOutcome {
     Reverted,
     /// Should have gone back and did not, or could not.
     Unreverted,
-}
-
-/// A Rotation's members, counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RotationCounts {
-    /// All.
-    pub members: u32,
-    /// Their turn is to come.
-    pub planned: u32,
-    /// Asked, or about to be asked, and not answered yet: no slot held.
-    pub offline: u32,
-    /// In flight.
-    pub in_flight: u32,
-    /// By [`MemberOutcome`].
-    pub confirmed: u32,
-    /// As above.
-    pub rejected: u32,
-    /// As above.
-    pub failed: u32,
-    /// As above.
-    pub timed_out: u32,
-    /// As above.
-    pub rolled_back: u32,
-    /// As above.
-    pub lost: u32,
-    /// As above.
-    pub skipped: u32,
 }
 
 /// A member that went wrong.

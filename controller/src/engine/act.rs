@@ -24,19 +24,20 @@ pub(super) struct With {
 }
 
 impl Engine {
-    /// How this device's jobs run: as its Rotation says, else as its fleet says.
+    /// How this device's job runs: as its Rotation says, else as its fleet says.
     pub(super) fn policy(&self, device: &Device) -> JobPolicy {
-        let rotation = device
-            .job
-            .as_ref()
-            .and_then(|j| j.rotation.as_ref())
-            .and_then(|uid| self.registry.rotation(uid));
-        match rotation {
-            Some(rotation) => rotation.job.clone(),
+        let rotation = device.job.as_ref().and_then(|job| job.rotation.as_deref());
+        self.policy_of(device, rotation)
+    }
+
+    /// How a job of this device runs that belongs to `rotation`.
+    pub(super) fn policy_of(&self, device: &Device, rotation: Option<&str>) -> JobPolicy {
+        match rotation.and_then(|uid| self.registry.rotation(uid)) {
+            Some(rotation) => rotation.strategy.job.clone(),
             None => self
                 .registry
                 .fleet(&FleetKey::of(device))
-                .map_or_else(JobPolicy::default, |f| f.policy.job.clone()),
+                .map_or_else(JobPolicy::default, |fleet| fleet.strategy.job.clone()),
         }
     }
 
@@ -251,13 +252,18 @@ fn worth_writing(before: &Device, after: &Device) -> bool {
     !(fresh && same == *before)
 }
 
-/// How the device stands in its Rotation after this change.
+/// How the device stands in its Rotation after this change; `None` is as the job's state says.
 fn member(policy: &JobPolicy, job: &Job) -> Option<MemberOutcome> {
     job.rotation.as_ref()?;
+    // One that is to be sent back stands as such, whatever becomes of the job.
+    let back = job.kind == JobKind::Rollback;
     // A trust job is the way to the leaf, not the end of it; a job that was cancelled is made again, the right way.
     let on_the_way =
         job.state == JobState::Cancelled || (matches!(job.kind, JobKind::Trust(_)) && job.state == JobState::Confirmed);
-    (on_the_way || step::will_retry(policy, job)).then_some(MemberOutcome::Planned)
+    // One that vanished counts as such until it accepts another job; see `try_again`.
+    let again = job.state != JobState::TimedOut && step::will_retry(policy, job);
+    let in_line = !back && (on_the_way || again);
+    in_line.then_some(MemberOutcome::Planned)
 }
 
 /// A job's kind as a metric label.

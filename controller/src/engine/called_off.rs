@@ -48,8 +48,9 @@ impl Engine {
         };
         match stored.ended {
             None => return Ok(false),
-            Some((_, RotationOutcome::Cancelled)) => {}
-            Some(_) => return Ok(true),
+            // What was stopped is not carried on behind people's backs.
+            Some((_, RotationOutcome::Cancelled | RotationOutcome::Failed)) => {}
+            Some((_, RotationOutcome::Succeeded)) => return Ok(true),
         }
         let waiting = self.ledger.queued(fleet, WAITING).await?;
         let mut cancelled = futures::stream::iter(waiting)

@@ -1,7 +1,7 @@
 //! What devices say becomes events: who says it, whether they may, and what it is about.
 
 use certwave_core::model::{Device, Identity};
-use certwave_core::step::{self, Context, Decision, Event, JobMark, Signer};
+use certwave_core::step::{self, Context, Decision, Event, JobMark, Report, Signer};
 use certwave_ledger::{FleetKey, LedgerError};
 use certwave_pki::Csr;
 use certwave_protocol::VERSION;
@@ -38,7 +38,7 @@ impl Engine {
                     broker: speaker.entry.id.clone(),
                     device: device.clone(),
                 };
-                self.presence.heard(identity, &message);
+                self.registry.presence.heard(identity, &message);
                 return "ok";
             }
             (User::Claim(claim), Type::Enrol) => self.enrol(speaker, claim, bytes, &mut verified).await,
@@ -214,14 +214,16 @@ impl Engine {
             },
             Body::Status(status) => Event::Status {
                 mark: mark()?,
-                signer,
-                session,
-                step: status.step,
-                code: status.code,
-                detail: match (&status.detail, &status.alert) {
-                    (Some(detail), Some(alert)) => Some(format!("{detail} (TLS alert {alert})")),
-                    (None, Some(alert)) => Some(format!("TLS alert {alert}")),
-                    (detail, None) => detail.clone(),
+                report: Report {
+                    signer,
+                    session,
+                    step: status.step,
+                    code: status.code,
+                    detail: match (&status.detail, &status.alert) {
+                        (Some(detail), Some(alert)) => Some(format!("{detail} (TLS alert {alert})")),
+                        (None, Some(alert)) => Some(format!("TLS alert {alert}")),
+                        (detail, None) => detail.clone(),
+                    },
                 },
             },
             Body::Csr(csr) => {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use certwave_protocol::code::Code;
@@ -12,13 +12,14 @@ use certwave_protocol::message::{Payload, Type};
 use certwave_protocol::topic::{self, User};
 use certwave_protocol::{MAX_MESSAGE, envelope};
 use futures::FutureExt as _;
-use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, PublishOptions, QoS, TlsConfiguration, Transport};
+use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, Outgoing, PublishOptions, QoS, TlsConfiguration, Transport};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::Engine;
 use super::door::Door;
+use super::hearing::{Hearing, KEEP_ALIVE, SILENCE};
 use crate::gate::Gate;
 use crate::registry::{BrokerEntry, Link};
 
@@ -34,9 +35,9 @@ const MAX_PACKET: usize = 2 * 1024 * 1024;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The connections there are now, and since when.
+/// The connections there are now.
 #[derive(Default)]
-pub(super) struct Links(RwLock<HashMap<BrokerId, (Speaker, Instant)>>);
+pub(super) struct Links(RwLock<HashMap<BrokerId, Speaker>>);
 
 /// Says things to devices of one broker.
 #[derive(Clone)]
@@ -45,34 +46,46 @@ pub(super) struct Speaker {
     pub(super) entry: Arc<BrokerEntry>,
     client: AsyncClient,
     gate: Arc<Gate>,
+    hearing: Arc<Mutex<Hearing>>,
 }
 
 impl Links {
     /// The connection to `broker`, if there is one.
     pub(super) fn get(&self, broker: &BrokerId) -> Option<Speaker> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(broker)
-            .map(|(speaker, _)| speaker.clone())
-    }
-
-    /// For how long there has been a connection to `broker`.
-    pub(super) fn up_for(&self, broker: &BrokerId) -> Option<Duration> {
         let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        map.get(broker).map(|(_, since)| since.elapsed())
+        map.get(broker).cloned()
     }
 
     fn set(&self, broker: &BrokerId, speaker: Option<Speaker>) {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
         match speaker {
-            Some(s) => map.insert(broker.clone(), (s, Instant::now())),
+            Some(s) => map.insert(broker.clone(), s),
             None => map.remove(broker),
         };
     }
 }
 
 impl Speaker {
+    /// How good the connection has been.
+    pub(super) fn hearing(&self) -> Hearing {
+        *self.hearing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the broker answer something, if no answer is due already. It acknowledges the end of a subscription that there is
+    /// not, too (MQTT 3.1.1, 3.10.4); a ping cannot be had at will.
+    pub(super) fn ask(&self) {
+        if self.gate.is_open() && self.note(Hearing::asks) {
+            // Where the outbox is full, much is asked as it is.
+            let _ = self.client.try_unsubscribe(format!("{}/~nothing", self.entry.prefix));
+        }
+    }
+
+    /// Something happened on the connection.
+    fn note<T>(&self, what: impl FnOnce(&mut Hearing, Instant) -> T) -> T {
+        let mut hearing = self.hearing.lock().unwrap_or_else(PoisonError::into_inner);
+        what(&mut hearing, Instant::now())
+    }
+
     /// Signs and publishes; answers whether it was handed over. What is lost here is asked for again by the device's next
     /// `hello`. A deposed leader says nothing: not even that it will not.
     pub(super) fn say(&self, to: &User, payload: &Payload) -> bool {
@@ -188,7 +201,7 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>, door: Door) -> Str
     let (host, port) = door.address(entry);
     let mut options = MqttOptions::new(door.client_id(), (host.clone(), port));
     options.set_transport(Transport::Tls(TlsConfiguration::Rustls(Arc::new(tls))));
-    options.set_keep_alive(20);
+    options.set_keep_alive(KEEP_ALIVE);
     options.set_clean_session(true);
     options.set_inflight(1000);
     options.set_max_packet_size(MAX_PACKET, MAX_MESSAGE + 1024);
@@ -197,6 +210,7 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>, door: Door) -> Str
         entry: Arc::clone(entry),
         client: client.clone(),
         gate: Arc::clone(&engine.gate),
+        hearing: Arc::new(Mutex::new(Hearing::new(Instant::now()))),
     };
     let lanes = lanes(engine, &speaker);
     let filter = door.filter(entry);
@@ -206,11 +220,27 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>, door: Door) -> Str
             biased;
             () = engine.gate.closed() => return "this process no longer leads".to_owned(),
             event = events.poll() => event,
+            // The client's own watch is put off by each thing it sends.
+            () = tokio::time::sleep_until(speaker.hearing().ends().into()) => {
+                return format!("the broker has said nothing for {} s", SILENCE.as_secs());
+            }
         };
+        match &event {
+            Ok(Event::Incoming(_)) => {
+                if let Some(gap) = speaker.note(Hearing::heard) {
+                    let seconds = gap.as_secs();
+                    tracing::warn!(broker = %entry.id, ?door, seconds, "held up; devices get their time again");
+                }
+            }
+            Ok(Event::Outgoing(Outgoing::Publish(_) | Outgoing::Subscribe(_) | Outgoing::PingReq)) => {
+                speaker.note(Hearing::asked);
+            }
+            _ => {}
+        }
         match event {
             Ok(Event::Incoming(Incoming::ConnAck(_))) => {
                 if door == Door::Devices {
-                    engine.presence.forget(&entry.id);
+                    engine.registry.presence.forget(&entry.id);
                 }
                 if let Err(error) = client.try_subscribe(&filter, QoS::AtLeastOnce) {
                     return error.to_string();
@@ -224,6 +254,7 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>, door: Door) -> Str
                 {
                     return format!("the broker refuses the subscription to {filter}; check its ACL");
                 }
+                speaker.note(|hearing, now| *hearing = Hearing::new(now));
                 engine.report(entry, door, Ok(speaker.clone()));
                 engine.registry.nudge();
                 tracing::info!(broker = %entry.id, ?door, host, port, "connected");
@@ -335,6 +366,7 @@ mod tests {
             entry: Arc::new(entry(None)),
             client,
             gate: Arc::clone(&gate),
+            hearing: Arc::new(Mutex::new(Hearing::new(Instant::now()))),
         };
         let user = User::Device("d-1".parse().unwrap());
         let payload = Payload {

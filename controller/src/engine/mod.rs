@@ -1,18 +1,19 @@
 //! The engine drives devices through their jobs: it hears messages, asks `core` what follows, writes the ledger, and
 //! only then speaks.
 //!
-//! `link` keeps a connection through each `door` of each broker, `inbox` turns messages into events, `act` carries decisions out,
-//! `enrol` answers claims, `schedule` starts jobs within their limits, `called_off` cancels those of an aborted Rotation that
-//! wait, `timers` enforces deadlines.
+//! `link` keeps a connection through each `door` of each broker, `hearing` knows for how long it has been good, `inbox` turns messages into events, `act` carries decisions out,
+//! `enrol` answers claims, `rollout` chooses who may start and `schedule` starts them, `called_off` cancels those of an aborted
+//! Rotation that wait, `timers` enforces deadlines.
 
 mod act;
 mod called_off;
 mod door;
 mod enrol;
+mod hearing;
 mod inbox;
 mod issue;
 mod link;
-mod presence;
+mod rollout;
 mod schedule;
 mod timers;
 
@@ -47,9 +48,9 @@ pub struct Engine {
     registry: Arc<Registry>,
     notices: mpsc::Sender<Notice>,
     metrics: Arc<Metrics>,
-    presence: presence::Presence,
     links: link::Links,
     ready: schedule::Ready,
+    pace: rollout::Pace,
     skewed: Arc<Skewed>,
     gate: Arc<Gate>,
 }
@@ -71,9 +72,9 @@ impl Engine {
             registry,
             notices,
             metrics,
-            presence: presence::Presence::default(),
             links: link::Links::default(),
             ready: schedule::Ready::default(),
+            pace: rollout::Pace::default(),
             skewed,
             gate,
         })

@@ -1,12 +1,13 @@
 //! Deadlines: they stand in the ledger, so a restart forgets none.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use certwave_core::model::Identity;
+use certwave_core::model::{Identity, Job, Millis};
 use certwave_core::step::Event;
 use certwave_ledger::LedgerError;
 use futures::StreamExt as _;
 
+use super::hearing::Heard;
 use super::{Engine, now};
 
 const TICK: Duration = Duration::from_millis(500);
@@ -39,18 +40,35 @@ pub(super) async fn run(engine: &Engine) {
     }
 }
 
-/// Enforces one deadline; where the device could not be heard for a whole step, as the broker was out or this process has
-/// only just begun, the device gets its time again.
+/// Enforces one deadline; where the device could not be heard for a whole step, as the broker was out or silent or this process
+/// has only just begun, the device gets its time again.
 async fn pass(engine: &Engine, identity: &Identity) -> Result<(), LedgerError> {
     let Some(device) = engine.ledger.device(identity).await? else {
         return Ok(());
     };
-    let up = engine.links.up_for(&identity.broker);
-    let step = engine.policy(&device).step_timeout;
-    let event = if up.is_some_and(|up| i64::try_from(up.as_millis()).unwrap_or(i64::MAX) >= step) {
-        Event::Deadline
-    } else {
-        Event::Postpone
+    let Some(deadline) = device.job.as_ref().and_then(Job::next_deadline) else {
+        return Ok(());
+    };
+    let overdue = millis(now().saturating_sub(deadline));
+    let step = millis(engine.policy(&device).step_timeout);
+    let speaker = engine.links.get(&identity.broker);
+    let heard = speaker
+        .as_ref()
+        .map_or(Heard::Broken, |s| s.hearing().through(Instant::now(), step, overdue));
+    let event = match heard {
+        Heard::Whole => Event::Deadline,
+        Heard::Broken => Event::Postpone,
+        // It is overdue in the next round still, and more will be known.
+        Heard::Unknown => {
+            if let Some(speaker) = speaker {
+                speaker.ask();
+            }
+            return Ok(());
+        }
     };
     engine.happen(identity, event).await
+}
+
+fn millis(millis: Millis) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }

@@ -18,7 +18,6 @@ mod rotation;
 mod secrets;
 mod shared;
 mod status;
-#[allow(dead_code, reason = "until Rotations are staged by it")]
 mod strategy;
 mod time;
 mod views;
@@ -107,6 +106,7 @@ pub async fn run(context: Context) -> Result<()> {
 
     let objects = Objects::new();
     let (store, listed) = (objects.store.clone(), objects.listed());
+    let fleet_store = store.clone();
     let fleets = Arc::new(fleet::Fleets {
         shared: Arc::clone(&shared),
     });
@@ -122,15 +122,20 @@ pub async fn run(context: Context) -> Result<()> {
 
     let objects = Objects::new();
     let (store, listed) = (objects.store.clone(), objects.listed());
-    let rotations = Arc::new(rotation::Rotations {
-        shared: Arc::clone(&shared),
-        store: store.clone(),
-        quiet: rotation::Quiet::default(),
-        seen: rotation::Seen::default(),
-    });
-    let again = futures::stream::select(all(shared.fleets.changes()), all(shared.authorities.changes()));
+    let rotations = Arc::new(rotation::Rotations::new(
+        Arc::clone(&shared),
+        store.clone(),
+        fleet_store.clone(),
+    )?);
+    let again = futures::stream::select_all([
+        all(shared.fleets.changes()).boxed(),
+        all(shared.authorities.changes()).boxed(),
+        all(links(Arc::clone(&shared.registry))).boxed(),
+        all(judging(Arc::clone(&shared.registry))).boxed(),
+    ]);
     parts.spawn(drive::run(Arc::clone(&rotations), Arc::clone(&shared), objects, again));
     guard(&shared, drive::settled(&*rotations, &store, listed, SETTLING)).await?;
+    parts.spawn(rotation::automatic(Arc::clone(&shared), fleet_store, store));
     shared.registry.open();
 
     let views = Arc::new(Views::default());
@@ -180,6 +185,14 @@ fn links(registry: Arc<Registry>) -> impl Stream<Item = ()> + Send + 'static {
         }
     });
     directory::changes(receiver)
+}
+
+/// An item whenever running Rotations should be judged at once.
+fn judging(registry: Arc<Registry>) -> impl Stream<Item = ()> + Send + 'static {
+    futures::stream::unfold(registry, |registry| async move {
+        registry.judging().await;
+        Some(((), registry))
+    })
 }
 
 /// The fleets whose devices have changed, each at most once in a while.

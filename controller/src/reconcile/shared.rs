@@ -16,6 +16,7 @@ use super::authority::AuthorityState;
 use super::broker::BrokerState;
 use super::directory::Directory;
 use super::error::{Error, Result};
+use super::status::Verdict;
 use super::time::now_ms;
 use crate::crl::ensure_crl;
 use crate::metrics::Metrics;
@@ -52,7 +53,7 @@ pub(super) struct Shared {
     pub(super) fleets: Directory<FleetHome>,
     /// Rotations that run.
     pub(super) rotations: Directory<Run>,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     dirty: Mutex<HashSet<FleetKey>>,
     fatal: watch::Sender<Option<LedgerError>>,
 }
@@ -71,6 +72,8 @@ pub(super) struct Run {
     pub(super) fleet: FleetKey,
     /// The anchor of the CA that it moves the fleet to, DER: devices must trust it before they get a certificate of that CA.
     pub(super) anchor: Option<Vec<u8>>,
+    /// Whether its devices will have their turn in time.
+    pub(super) in_time: Option<Verdict>,
 }
 
 impl Shared {
@@ -110,6 +113,12 @@ impl Shared {
     pub(super) fn rotation_of(&self, fleet: &FleetKey) -> Option<String> {
         let running = self.rotations.all().into_iter().filter(|(_, run)| run.fleet == *fleet);
         running.map(|(object, _)| object.name).min()
+    }
+
+    /// Whether the devices of the Rotation that runs over this fleet will have their turn in time.
+    pub(super) fn in_time(&self, fleet: &FleetKey) -> Option<Verdict> {
+        let mut running = self.rotations.all().into_iter().filter(|(_, run)| run.fleet == *fleet);
+        running.find_map(|(_, run)| run.in_time.clone())
     }
 
     /// Anchors of the CAs that Rotations move this fleet to.
@@ -153,11 +162,6 @@ impl Shared {
             let labels = [fleet.namespace.as_str(), fleet.name.as_str(), state];
             self.metrics.devices.with_label_values(&labels).set(count.into());
         }
-    }
-
-    /// Says in the log that a status was written; [`crate::api`] counts all writes.
-    pub(super) fn wrote(&self, kind: &str, result: &str) {
-        tracing::trace!(epoch = self.epoch, kind, result, "wrote a status");
     }
 
     /// The objects of a kind that this controller looks after.

@@ -100,13 +100,13 @@ pub(super) async fn publish<K, S>(
     manager: &str,
     current: Option<&S>,
     desired: &S,
-) -> kube::Result<bool>
+) -> kube::Result<()>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
     S: Serialize + PartialEq,
 {
     if current == Some(desired) {
-        return Ok(false);
+        return Ok(());
     }
     let patch = json!({
         "apiVersion": K::api_version(&()),
@@ -119,9 +119,8 @@ where
         .patch_status(&object.name_any(), &params, &Patch::Apply(patch))
         .await
     {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-        Err(error) => Err(error),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other.map(drop),
     }
 }
 

@@ -104,7 +104,12 @@ pub(super) fn strategy(fleet: &Fleet, rotation: Option<&Rotation>) -> Result<Str
         grace: old_certificate.grace.as_millis(),
         rollback_min_remaining: old_certificate.rollback_min_remaining.as_millis(),
         gates: gates.collect::<Result<_, _>>()?,
-        emergency: own.is_some_and(|own| own.mode == RotationMode::Emergency),
+        // A preview shows the emergency that it is for.
+        emergency: own.is_some_and(|own| match own.mode {
+            RotationMode::Emergency => true,
+            RotationMode::Preview => own.reason == RotationReason::CaCompromise,
+            RotationMode::Run => false,
+        }),
     })
 }
 

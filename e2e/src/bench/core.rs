@@ -76,6 +76,7 @@ fn measure_step(report: &mut Report, plan: &Plan) -> Result<()> {
                 control: Control::default(),
                 gates: Gates::Well,
                 fault: None,
+                starting: false,
                 preempted_by: None,
                 online: 0,
             };
@@ -115,11 +116,13 @@ fn rotate(device: &Device, mut judge: impl FnMut()) -> Result<Device> {
     };
     let status = |step, signer| Event::Status {
         mark,
-        signer,
-        session: Nonce([2; 16]),
-        step,
-        code: None,
-        detail: None,
+        report: step::Report {
+            signer,
+            session: Nonce([2; 16]),
+            step,
+            code: None,
+            detail: None,
+        },
     };
     let device = changed(step::start(&context, device, new))?;
     let device = changed(step::step(&context, &device, &Event::Offer))?;

@@ -1,4 +1,5 @@
-//! `make demo`: a fleet gets its first certificates and then new ones; three devices fail in three ways and live on.
+//! `make demo`: a fleet gets its first certificates and then new ones, in waves. Three devices fail in three ways: their wave
+//! goes back, a person lets it go on, and they live on with what they had.
 
 use std::process::ExitCode;
 

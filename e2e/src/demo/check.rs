@@ -1,17 +1,15 @@
 //! What the demo believes only after somebody else has looked: OpenSSL at the certificates, the broker at the devices.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use anyhow::{Context, Result};
-use certwave_crds::{CertificateAuthority, DeviceCertificate};
+use certwave_crds::DeviceCertificate;
 
+use super::verifier::Verifier;
 use super::{FAULTS, Outcome};
+use crate::device_files;
 use crate::mqtt::Connection;
 use crate::screen::Screen;
-use crate::stack::{Simulation, Stack, objects};
+use crate::stack::{Simulation, Stack};
 use crate::tally::{Certificates, current};
-use crate::{device_files, tools};
 
 /// Checks every device's active certificate, and that those that failed still get in with their old one.
 pub(super) async fn all(
@@ -20,12 +18,7 @@ pub(super) async fn all(
     simulation: &Simulation,
     first: &Certificates,
 ) -> Result<Outcome> {
-    let ca: CertificateAuthority = stack.objects().get(objects::CA).await?;
-    let root = ca
-        .status
-        .and_then(|status| status.certificate)
-        .context("the CA shows no certificate")?;
-    let verifier = Verifier::new(stack, &root)?;
+    let verifier = Verifier::new(stack).await?;
     let files = simulation.state.as_ref().context("the devices keep no files")?;
     let mut outcome = Outcome::default();
     let mut stayed = Vec::new();
@@ -37,7 +30,7 @@ pub(super) async fn all(
         if first.get(&id) == Some(&sha256) {
             // The door is asked last: a second connection of a device ends its first one, which then comes back.
             let address = stack.broker.device_address();
-            Connection::open(address, &root, Some(&identity), &id)
+            Connection::open(address, &verifier.root, Some(&identity), &id)
                 .await
                 .with_context(|| format!("{id} no longer gets in with its old certificate"))?;
             stayed.push((id, reason(&device)));
@@ -78,43 +71,5 @@ fn reason(device: &DeviceCertificate) -> String {
             .trim_end()
             .to_owned(),
         None => "no job".to_owned(),
-    }
-}
-
-struct Verifier {
-    program: PathBuf,
-    root: PathBuf,
-    directory: PathBuf,
-}
-
-impl Verifier {
-    fn new(stack: &Stack, root: &str) -> Result<Self> {
-        let directory = stack.directory().to_owned();
-        let file = directory.join("root.pem");
-        std::fs::write(&file, root)?;
-        Ok(Self {
-            program: tools::openssl()?,
-            root: file,
-            directory,
-        })
-    }
-
-    /// `openssl verify` as a server would: chain, validity, purpose.
-    fn verify(&self, id: &str, chain: &str) -> Result<()> {
-        let file = self.directory.join(format!("{id}.pem"));
-        std::fs::write(&file, chain)?;
-        let mut command = Command::new(&self.program);
-        command.args([
-            "verify",
-            "-x509_strict",
-            "-purpose",
-            "sslclient",
-            "-no-CApath",
-            "-no-CAstore",
-            "-CAfile",
-        ]);
-        command.arg(&self.root).arg("-untrusted").arg(&file).arg(&file);
-        tools::output(&mut command).with_context(|| format!("OpenSSL refuses the certificate of {id}"))?;
-        Ok(())
     }
 }

@@ -4,19 +4,15 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::ROTATION;
+use super::staging::Staging;
 use crate::screen::Screen;
-use crate::stack::{Stack, objects};
+use crate::stack::Stack;
 use crate::tools;
 
 /// Says how to look around, and waits for Ctrl-C.
-pub(super) async fn running(screen: &mut Screen, stack: &Stack) -> Result<()> {
-    let namespace = stack.namespace();
-    // In the harness's own copy of a kubeconfig, so that the commands below stay short.
-    stack
-        .api
-        .kubectl(["config", "set-context", "--current", "--namespace", namespace])?;
+pub(super) async fn running(screen: &mut Screen, stack: &Stack, staging: &Staging) -> Result<()> {
     let again = stack.directory().join("again.json");
-    let mut rotation = objects::rotation(namespace, ROTATION);
+    let mut rotation = staging.rotation(stack.namespace(), ROTATION);
     rotation["metadata"] = json!({ "generateName": "again-" });
     std::fs::write(&again, rotation.to_string())?;
     // A kubectl that was built with the API server is not on the search path.
@@ -31,8 +27,8 @@ pub(super) async fn running(screen: &mut Screen, stack: &Stack) -> Result<()> {
          kubectl get devcert -o wide          # each device, and its last job\n  \
          kubectl describe rot {ROTATION}            # the rotation, and whom it failed on\n  \
          kubectl explain fleet.spec.rotation  # what can be set\n  \
-         kubectl create -f {}  # rotate again\n  \
-         kubectl get rot -w                   # and watch it\n\
+         kubectl create -f {}  # rotate again: it stops as well,\n  \
+         kubectl get rot -w                   # watch it, and resume it as above\n\
          Logs, and the devices' keys and certificates: {}",
         stack.api.kubeconfig().display(),
         again.display(),

@@ -1,17 +1,22 @@
 //! The demonstration, step by step.
 
 mod check;
+mod follow;
 mod keep;
+mod person;
+mod rollback;
+mod staging;
+mod verifier;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use certwave_crds::{DeviceState, RotationPhase};
+use anyhow::{Context, Result};
+use certwave_crds::RotationPhase;
 
 use crate::screen::Screen;
 use crate::stack::{Fault, FleetOptions, Simulation, Stack};
-use crate::tally::{Certificates, Tally, certificates};
 use crate::tools;
+use staging::Staging;
 
 /// The faults that the demo plays, one device each.
 const FAULTS: [(Fault, &str); 3] = [
@@ -19,7 +24,6 @@ const FAULTS: [(Fault, &str); 3] = [
     (Fault::IsRefused, "was not let in with the new one"),
     (Fault::ReachesNobody, "reached nobody with the new one"),
 ];
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 const ROTATION: &str = "demo";
 
 /// What a person may choose.
@@ -52,16 +56,6 @@ impl Options {
             devices,
             keep: set("KEEP").is_some_and(|value| value != "0"),
         })
-    }
-
-    /// The devices (from 1) that fail, spread over the fleet.
-    fn faults(self) -> Vec<(usize, Fault)> {
-        let place = |index: usize| 1 + index * self.devices / FAULTS.len();
-        FAULTS
-            .iter()
-            .enumerate()
-            .map(|(index, (fault, _))| (place(index), *fault))
-            .collect()
     }
 }
 
@@ -113,75 +107,40 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     stack.start_controller().await?;
     stack.start_broker().await?;
 
+    person::goes_to_the_namespace(&stack)?;
+
     screen.say(&format!("2. {} devices enrol with a claim", options.devices));
+    let staging = Staging::of(options.devices);
+    let report = stack.directory().join("devices.json");
     let simulation = Simulation {
         devices: options.devices,
         state: Some(stack.directory().join("devices")),
+        report: Some(report.clone()),
         claim: stack.create_claim(options.devices)?,
         seed: 1,
         connect_rate: 300,
-        faults: options.faults(),
+        faults: staging.faults.clone(),
     };
-    stack.declare_devices(simulation.device_ids()).await?;
+    stack.declare(staging.objects(stack.namespace())).await?;
     stack.start_devices(&simulation)?;
-    let first = enrol(&mut stack, &mut screen, options.devices).await?;
+    let first = follow::enrolment(&mut stack, &mut screen, options.devices).await?;
 
-    screen.say(&format!("3. new certificates for all of them; {} fail", FAULTS.len()));
-    stack.rotate(ROTATION)?;
-    rotate(&mut stack, &mut screen, &first).await?;
+    screen.say(&format!("3. new certificates, in waves: {}", staging.sizes()));
+    stack
+        .api
+        .apply(&staging.rotation(stack.namespace(), ROTATION).to_string())?;
+    let status = follow::rotation(&mut stack, &mut screen, &first, RotationPhase::RolledBack).await?;
+    rollback::check(&stack, &mut screen, &staging, &report, &first, &status).await?;
 
-    screen.say("4. every active certificate, read by OpenSSL");
+    screen.say("4. a person has looked into it, and lets it go on without those that failed");
+    person::resumes(&stack, &mut screen)?;
+    follow::rotation(&mut stack, &mut screen, &first, RotationPhase::Complete).await?;
+
+    screen.say("5. every active certificate, read by OpenSSL");
     let outcome = check::all(&mut stack, &mut screen, &simulation, &first).await?;
     screen.say(&outcome.line(options, start.elapsed()));
     if options.keep {
-        keep::running(&mut screen, &stack).await?;
+        keep::running(&mut screen, &stack, &staging).await?;
     }
     Ok(outcome)
-}
-
-async fn enrol(stack: &mut Stack, screen: &mut Screen, devices: usize) -> Result<Certificates> {
-    let (start, none) = (Instant::now(), Certificates::new());
-    loop {
-        stack.check_running()?;
-        let objects = stack.devices().await?;
-        let tally = Tally::of(&objects, &none);
-        screen.show(&tally, "enrolled");
-        let active = tally.count(DeviceState::Active);
-        if active == devices {
-            return Ok(certificates(&objects));
-        }
-        if start.elapsed() > patience(devices) {
-            bail!(
-                "only {active} of {devices} devices enrolled; the files are in {}",
-                stack.keep_files()
-            );
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-async fn rotate(stack: &mut Stack, screen: &mut Screen, first: &Certificates) -> Result<()> {
-    let start = Instant::now();
-    loop {
-        stack.check_running()?;
-        let tally = Tally::of(&stack.devices().await?, first);
-        screen.show(&tally, "rotated");
-        let phase = stack.rotation(ROTATION).await?.status.and_then(|status| status.phase);
-        // Three devices fail, so a good run ends as Failed, when the last of them is back.
-        if matches!(phase, Some(RotationPhase::Complete | RotationPhase::Failed)) {
-            return Ok(());
-        }
-        if start.elapsed() > patience(first.len()) {
-            bail!(
-                "the rotation did not end; its phase is {phase:?}; the files are in {}",
-                stack.keep_files()
-            );
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-/// How long a phase may take.
-fn patience(devices: usize) -> Duration {
-    Duration::from_mins(2) + Duration::from_millis(100) * u32::try_from(devices).unwrap_or(u32::MAX)
 }

@@ -41,6 +41,8 @@ pub struct Simulation {
     pub devices: usize,
     /// Where each device keeps its slots, in a directory of its name; in memory where left out.
     pub state: Option<PathBuf>,
+    /// The file in which every device says how it stands, JSON; none where left out.
+    pub report: Option<PathBuf>,
     /// The claim that they enrol with.
     pub claim: PathBuf,
     /// Seed of all that is random.
@@ -110,6 +112,9 @@ pub(super) fn simulate(simulation: &Simulation) -> Result<Command> {
     command.arg("--claim").arg(&simulation.claim);
     if let Some(state) = &simulation.state {
         command.arg("--state-dir").arg(state);
+    }
+    if let Some(report) = &simulation.report {
+        command.arg("--report").arg(report);
     }
     for (number, fault) in &simulation.faults {
         command

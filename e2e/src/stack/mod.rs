@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
+use serde_json::Value;
 
 use crate::api::ApiServer;
 use crate::mosquitto::Mosquitto;
@@ -56,6 +57,8 @@ impl Stack {
     /// # Errors
     /// When something is missing and cannot be had.
     pub async fn prepare(namespace_prefix: &str) -> Result<Self> {
+        // To start an API server may take minutes of building; whoever has no broker is told before.
+        tools::mosquitto()?;
         let api = ApiServer::start().await?;
         api.apply_crds()?;
         Self::on(Arc::new(api), namespace_prefix).await
@@ -222,18 +225,25 @@ impl Stack {
     /// # Errors
     /// When the API server refuses one.
     pub async fn declare_devices(&self, ids: impl IntoIterator<Item = String>) -> Result<()> {
+        self.declare(ids.into_iter().map(|id| objects::device(&self.namespace, &id)))
+            .await
+    }
+
+    /// Creates these `DeviceCertificate`s.
+    ///
+    /// # Errors
+    /// When the API server refuses one.
+    pub async fn declare(&self, objects: impl IntoIterator<Item = Value>) -> Result<()> {
         let devices: Api<DeviceCertificate> = self.objects();
-        let create = |id: String| {
+        let create = |object: Value| {
             let devices = devices.clone();
-            let object = serde_json::from_value(objects::device(&self.namespace, &id));
             async move {
-                devices
-                    .create(&PostParams::default(), &object?)
-                    .await
-                    .with_context(|| id)
+                let name = object["metadata"]["name"].to_string();
+                let object = serde_json::from_value(object).with_context(|| name.clone())?;
+                devices.create(&PostParams::default(), &object).await.context(name)
             }
         };
-        let created = futures::stream::iter(ids)
+        let created = futures::stream::iter(objects)
             .map(create)
             .buffer_unordered(DECLARED_AT_ONCE);
         created.try_for_each(|_| async { Ok(()) }).await

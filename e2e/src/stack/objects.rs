@@ -47,7 +47,10 @@ pub fn foundation(
         "brokerRef": { "name": BROKER },
         "certificate": { "validity": "30d", "renewBefore": "1d" },
         "rotation": {
-            "limits": { "maxInFlight": fleet.max_in_flight },
+            // All at once, whatever fails: waves and their limits have tests of their own.
+            "waves": [{ "name": "all", "percent": 100 }],
+            "defaults": { "successPercent": 0, "maxFailedPercent": 100, "maxLost": 10_000 },
+            "limits": { "maxInFlight": fleet.max_in_flight, "maxPerMinute": 100_000 },
             "device": {
                 "stepTimeout": fleet.step_timeout,
                 "trialTimeout": fleet.trial_timeout,

@@ -8,5 +8,6 @@ mod faults;
 mod gates;
 mod hostile;
 mod reconcile;
+mod rollout;
 mod shared;
 mod stack;

@@ -35,8 +35,6 @@ pub struct Rate {
     total: u32,
     /// The latest time seen: one that goes back stands still.
     latest: u64,
-    /// Nothing is allowed before this time.
-    closed_until: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,23 +50,16 @@ impl Rate {
         Self::default()
     }
 
-    /// The state after a restart: what was sent in the last minute is not known, so the minute counts as full. Without a rate
-    /// there is nothing to wait for.
-    pub fn full(now: Steady, limits: &Limits) -> Self {
-        let limited = per_minute(limits, 0) < u32::MAX;
-        Self {
-            latest: now.0,
-            closed_until: if limited { now.0.saturating_add(MINUTE) } else { 0 },
-            ..Self::default()
-        }
+    /// The state after a restart: `sent` in the minute before, and as it is not known when, they count as sent just now.
+    pub fn after(now: Steady, sent: u32) -> Self {
+        let mut rate = Self::new();
+        rate.record(now, sent);
+        rate
     }
 
     /// Jobs that may be sent at `now`, after `succeeded` devices were confirmed.
     pub fn allowed(&mut self, now: Steady, limits: &Limits, succeeded: u32) -> u32 {
         self.advance(now);
-        if self.latest < self.closed_until {
-            return 0;
-        }
         per_minute(limits, succeeded).saturating_sub(self.total)
     }
 
@@ -101,7 +92,7 @@ impl Rate {
             return None;
         }
         let mut left = self.total;
-        let mut free = self.latest.max(self.closed_until);
+        let mut free = self.latest;
         for sent in &self.sent {
             if left < rate {
                 break;
@@ -171,6 +162,13 @@ pub struct Doors {
 }
 
 impl Doors {
+    /// For those who wait for nothing.
+    pub const WIDE: Self = Self {
+        through_wave: u32::MAX,
+        open: ALWAYS,
+        override_before: Some(i64::MAX),
+    };
+
     /// The doors at `now`, with `open` as the calendar says. In an emergency windows do not count.
     pub fn new(now: Millis, strategy: &Strategy, through_wave: u32, open: u64) -> Self {
         let near = |before: Millis| now.saturating_add(before).saturating_add(999).div_euclid(1000);

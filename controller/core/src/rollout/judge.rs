@@ -13,6 +13,13 @@ use super::strategy::{OnBreach, Strategy, Wave};
 /// nobody is known to be online yet. Milliseconds.
 pub const SETTLE: Millis = 10_000;
 
+/// A wave whose devices are all offline may grow by as many as it has, and so many more.
+const SUBSTITUTES: u32 = 10;
+
+/// After a fault of our own side devices need up to this long to come back, or as long as they count as offline after,
+/// whichever is less. Milliseconds.
+pub const RETURN: Millis = 120_000;
+
 /// What is known at the time of judging.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
@@ -24,6 +31,8 @@ pub struct Seen<'a> {
     pub gates: Gates<'a>,
     /// What is wrong on our own side, if anything: nothing starts, nobody is charged, soak begins anew.
     pub fault: Option<&'a str>,
+    /// This process has only just begun and has not reached the broker yet: no fault, but nothing starts either.
+    pub starting: bool,
     /// Another Rotation that has precedence.
     pub preempted_by: Option<&'a str>,
     /// Devices of the fleet online now.
@@ -242,7 +251,7 @@ pub fn judge(now: Millis, strategy: &Strategy, plan: &Plan, run: &Run, seen: &Se
     let reverting = judge.next.breach.is_some() && matches!(phase, Phase::RollingBack | Phase::RolledBack);
     Judgement {
         admits: serving && !matches!(waiting, Some(Waiting::Fault(_))),
-        reverts: reverting && seen.fault.is_none(),
+        reverts: reverting && judge.held().is_none(),
         run: judge.next,
         phase,
         waiting,
@@ -284,21 +293,31 @@ impl Judge<'_> {
         if self.next.breach.is_some() {
             return self.stopped();
         }
-        if self.seen.control.state == Wish::Paused {
-            return (Phase::Paused, Some(Waiting::Person));
-        }
-        if let Some(other) = self.seen.preempted_by {
-            return (Phase::Paused, Some(Waiting::Another(other.to_owned())));
-        }
-        if let Some(fault) = self.seen.fault {
-            // What was quiet because nobody could speak has proven nothing.
-            self.next.soak_since = None;
-            return (Phase::Paused, Some(Waiting::Fault(fault.to_owned())));
+        if let Some(verdict) = self.held() {
+            return verdict;
         }
         if let Gates::Unknown(why) = self.seen.gates {
+            self.next.soak_since = None;
             return (Phase::Paused, Some(Waiting::Gates(why.to_owned())));
         }
         self.advance()
+    }
+
+    /// What keeps new jobs from being sent whatever the devices do.
+    fn held(&mut self) -> Option<Verdict> {
+        if self.seen.fault.is_some() && !self.seen.starting {
+            // What was quiet because nobody could speak has proven nothing.
+            self.next.soak_since = None;
+            self.next.last_fault = Some(self.now);
+        }
+        let waiting = if self.seen.control.state == Wish::Paused {
+            Waiting::Person
+        } else if let Some(other) = self.seen.preempted_by {
+            Waiting::Another(other.to_owned())
+        } else {
+            Waiting::Fault(self.seen.fault?.to_owned())
+        };
+        Some((Phase::Paused, Some(waiting)))
     }
 
     fn heed_pause(&mut self) {
@@ -316,7 +335,16 @@ impl Judge<'_> {
             plan_hash,
             ..
         } = self.seen.control;
-        if through_wave <= self.next.approved {
+        let given = (through_wave, plan_hash);
+        if self
+            .next
+            .spent
+            .as_ref()
+            .is_some_and(|(wave, hash)| (*wave, hash.as_str()) != given)
+        {
+            self.next.spent = None;
+        }
+        if through_wave <= self.next.approved || self.next.spent.is_some() {
             return;
         }
         if !plan_hash.is_empty() && plan_hash != self.plan.hash {
@@ -368,6 +396,12 @@ impl Judge<'_> {
             self.actions.push(Action::ClearTemplate);
             // The wave must prove itself anew, and be approved anew.
             self.next.approved = self.next.approved.min(self.next.wave);
+            let Control {
+                through_wave,
+                plan_hash,
+                ..
+            } = self.seen.control;
+            self.next.spent = (through_wave > self.next.approved).then(|| (through_wave, plan_hash.to_owned()));
         }
         if breached || retries {
             self.next.soak_since = None;
@@ -375,8 +409,9 @@ impl Judge<'_> {
                 through_wave: self.next.wave,
                 failed: retries,
             });
-            // The counts are those of before.
-            return Some((Phase::Running, Some(Waiting::Devices)));
+            // The counts are those of before. Whoever asks for a pause as well gets that first.
+            let running = (Phase::Running, Some(Waiting::Devices));
+            return Some(self.held().unwrap_or(running));
         }
         None
     }
@@ -435,7 +470,10 @@ impl Judge<'_> {
         match self.on_breach(breach.wave) {
             OnBreach::Pause => (Phase::Breached, Some(Waiting::Person)),
             OnBreach::Abort => self.end(Ended::Failed),
-            OnBreach::Rollback if breach.rolling_back => self.roll_back(breach),
+            // One that comes back late with proof of the new certificate follows the others.
+            OnBreach::Rollback if breach.rolling_back || self.counts(breach.wave).confirmed > 0 => {
+                self.roll_back(breach)
+            }
             OnBreach::Rollback => (Phase::RolledBack, Some(Waiting::Person)),
         }
     }
@@ -447,7 +485,13 @@ impl Judge<'_> {
             self.actions.push(Action::Revert { wave: breach.wave });
         }
         if counts.confirmed + counts.in_flight + counts.reverting > 0 {
-            return (Phase::RollingBack, Some(Waiting::Devices));
+            // So also for one that comes back later.
+            self.next.breach = Some(Breach {
+                rolling_back: true,
+                ..breach
+            });
+            let waiting = self.held().and_then(|(_, waiting)| waiting);
+            return (Phase::RollingBack, waiting.or(Some(Waiting::Devices)));
         }
         self.notes.push(Note::RolledBack(breach.wave));
         self.next.breach = Some(Breach {
@@ -462,9 +506,7 @@ impl Judge<'_> {
         let begun = &self.seen.waves[..self.seen.waves.len().min(self.next.wave as usize + 1)];
         let busy = begun.iter().any(|c| c.planned + c.in_flight + c.reverting > 0);
         let changed = begun.iter().map(|c| c.changed).max().unwrap_or(self.next.wave_since);
-        // A clock that was set back must not keep anybody waiting.
-        let settled = changed > self.now || self.now - changed >= SETTLE;
-        if busy || (begun.iter().any(|c| c.offline > 0) && !settled) {
+        if busy || (begun.iter().any(|c| c.offline > 0) && !self.settled(changed)) {
             self.next.soak_since = None;
             return (Phase::Running, Some(Waiting::Devices));
         }
@@ -474,7 +516,10 @@ impl Judge<'_> {
         // At the end there is nothing to protect any more: those that were not heard are left for later.
         if could && counts.proven() == 0 && !last {
             let mine = self.wave(present).is_some_and(|wave| wave.selector.is_empty());
-            if mine && counts.offline > 0 && counts.failures() + counts.vanished() == 0 {
+            // Where the fleet as a whole is away, moving one after the other into the wave helps nobody.
+            let planned = self.plan.waves.get(present as usize).map_or(0, |wave| wave.size);
+            let few = counts.members < planned.saturating_mul(2).saturating_add(SUBSTITUTES);
+            if mine && few && counts.offline > 0 && counts.failures() + counts.vanished() == 0 {
                 self.actions.push(Action::Substitute { wave: present });
             }
             return (Phase::Running, Some(Waiting::Proof));
@@ -485,16 +530,17 @@ impl Judge<'_> {
                 Some(since) if since >= changed && since <= self.now => since,
                 _ => self.now,
             };
-            self.next.soak_since = Some(since);
+            let begins = self.next.soak_since.replace(since) != Some(since);
             if self.now - since < soak {
                 return (Phase::Soaking, Some(Waiting::Soak(since.saturating_add(soak))));
             }
+            // What gates have said so far was said of a wave under way.
+            if begins && !self.strategy.gates.is_empty() {
+                return unanswered();
+            }
         }
         if could && self.seen.gates == Gates::Pending {
-            return (
-                Phase::Soaking,
-                Some(Waiting::Gates("a gate has not answered yet".to_owned())),
-            );
+            return unanswered();
         }
         if last {
             return self.end(Ended::Complete);
@@ -509,6 +555,14 @@ impl Judge<'_> {
         self.next.online_before = Some(self.seen.online);
         self.notes.push(Note::WaveBegan(self.next.wave));
         (Phase::Running, Some(Waiting::Devices))
+    }
+
+    /// Whether whoever is silent has had the time to be heard.
+    fn settled(&self, changed: Millis) -> bool {
+        // A clock that was set back must not keep anybody waiting.
+        let since = |at: Millis, long: Millis| at > self.now || self.now - at >= long;
+        let back = self.strategy.job.offline_after.clamp(SETTLE, RETURN);
+        since(changed, SETTLE) && self.next.last_fault.is_none_or(|at| since(at, back))
     }
 
     fn end(&mut self, ended: Ended) -> Verdict {
@@ -531,6 +585,11 @@ impl Judge<'_> {
     fn counts(&self, number: u32) -> WaveCounts {
         self.seen.waves.get(number as usize).copied().unwrap_or_default()
     }
+}
+
+fn unanswered() -> Verdict {
+    let why = "a gate has not answered since the wave was done";
+    (Phase::Soaking, Some(Waiting::Gates(why.to_owned())))
 }
 
 fn over(ended: Ended) -> Phase {

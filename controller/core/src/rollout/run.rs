@@ -36,8 +36,12 @@ pub struct Run {
     pub wave_since: Millis,
     /// Since when nothing has changed in the waves begun so far and nothing is left to do in them.
     pub soak_since: Option<Millis>,
+    /// When our own side was last seen to be at fault.
+    pub last_fault: Option<Millis>,
     /// Waves that a person approved, counted from the first.
     pub approved: u32,
+    /// The approval that stood when a breach was answered: it was given before anybody knew, so it counts no more.
+    pub spent: Option<(u32, String)>,
     /// What went wrong, until a person answers.
     pub breach: Option<Breach>,
     /// For each wave begun: failures and losses that a person has written off.

@@ -198,6 +198,17 @@ pub enum GateSource {
     },
 }
 
+impl GateSource {
+    /// The kind of gate, as in metric labels.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Prometheus { .. } => "prometheus",
+            Self::Webhook { .. } => "webhook",
+            Self::Online { .. } => "online",
+        }
+    }
+}
+
 impl Default for Thresholds {
     fn default() -> Self {
         Self {

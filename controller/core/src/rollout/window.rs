@@ -25,7 +25,7 @@ const EPOCH: DateTime = jiff::civil::date(2000, 1, 1).at(0, 0, 0, 0);
 const STARTS: usize = 500;
 
 /// A strategy's windows, ready to be asked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Calendar(Vec<Opening>);
 
 /// Why windows are refused. They are numbered from 1, as for people.

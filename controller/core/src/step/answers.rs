@@ -6,21 +6,18 @@ use certwave_protocol::message::{Step, Subject};
 
 use crate::model::{Device, Job, JobKind, JobState};
 
-use super::event::{Context, Decision, Send, Signer};
+use super::event::{Context, Decision, Report, Send, Signer};
 use super::outcome::{carries_certificate, change, confirm, end, heard, trial_signer, wrong_key};
 
-#[allow(clippy::too_many_arguments)]
-pub(super) fn on_status(
-    ctx: &Context<'_>,
-    device: &Device,
-    job: &Job,
-    signer: Signer,
-    session: SessionId,
-    step: Step,
-    code: Option<Code>,
-    detail: Option<&String>,
-) -> Decision {
+pub(super) fn on_status(ctx: &Context<'_>, device: &Device, job: &Job, report: &Report) -> Decision {
     use JobState::{Accepted, Committing, Issued, Lost, Queued, Sent, TimedOut};
+    let Report {
+        signer, session, step, ..
+    } = *report;
+    let ends = |state, code: Code| {
+        let heard = heard(ctx, device, session);
+        end(ctx, &heard, state, report.code.unwrap_or(code), report.detail.as_ref())
+    };
     if step == Step::Committed {
         let again = job.state == JobState::Confirmed && signer == Signer::Current;
         if !again && !trial_signer(job, signer) {
@@ -54,27 +51,11 @@ pub(super) fn on_status(
         }
         // Its slot was given back meanwhile: it is offered again when there is room.
         (Step::Accepted, Queued) => Decision::Refuse(Code::TryLater, "the job is queued again"),
-        (Step::Rejected, Queued | Sent | Accepted) => end(
-            ctx,
-            &heard(ctx, device, session),
-            JobState::Rejected,
-            code.unwrap_or(Code::Refused),
-            detail,
-        ),
-        (Step::Failed, Sent | Accepted | Issued | Committing | TimedOut | Lost) => end(
-            ctx,
-            &heard(ctx, device, session),
-            JobState::Failed,
-            code.unwrap_or(Code::Other),
-            detail,
-        ),
-        (Step::RolledBack, Accepted | Issued | Committing | TimedOut | Lost) => end(
-            ctx,
-            &heard(ctx, device, session),
-            JobState::RolledBack,
-            code.unwrap_or(Code::TestFailed),
-            detail,
-        ),
+        (Step::Rejected, Queued | Sent | Accepted) => ends(JobState::Rejected, Code::Refused),
+        (Step::Failed, Sent | Accepted | Issued | Committing | TimedOut | Lost) => ends(JobState::Failed, Code::Other),
+        (Step::RolledBack, Accepted | Issued | Committing | TimedOut | Lost) => {
+            ends(JobState::RolledBack, Code::TestFailed)
+        }
         (Step::Accepted, Accepted | Issued | Committing)
         | (Step::Rejected, JobState::Rejected)
         | (Step::Failed, JobState::Failed)

@@ -66,6 +66,12 @@ pub(super) fn on_postpone(ctx: &Context<'_>, device: &Device) -> Decision {
     match next.job.as_mut() {
         // Their deadline is the end of a certificate.
         Some(job) if job.kind == JobKind::Enrol || job.state == JobState::Queued => on_deadline(ctx, device),
+        // The job may never have left, and a device that stayed connected has no reason to say hello: it is asked again.
+        Some(job) if job.state == JobState::Sent => {
+            job.since = ctx.now;
+            job.rearm(ctx.now, ctx.policy);
+            change(next, Some(Send::Job))
+        }
         Some(job) if job.next_deadline().is_some() => {
             job.rearm(ctx.now, ctx.policy);
             job.job_deadline = job.job_deadline.map(|d| job.deadline.map_or(d, |state| state.max(d)));

@@ -40,6 +40,21 @@ pub struct JobMark {
     pub epoch: Option<Epoch>,
 }
 
+/// How a device says that it stands with a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// With which key.
+    pub signer: Signer,
+    /// On which connection.
+    pub session: SessionId,
+    /// The step.
+    pub step: Step,
+    /// Why.
+    pub code: Option<Code>,
+    /// In words.
+    pub detail: Option<String>,
+}
+
 /// Something that happened to a device. Signatures are checked before; who signed is part of the event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -56,16 +71,8 @@ pub enum Event {
     Status {
         /// For which job.
         mark: JobMark,
-        /// With which key.
-        signer: Signer,
-        /// On which connection.
-        session: SessionId,
-        /// The step.
-        step: Step,
-        /// Why.
-        code: Option<Code>,
-        /// In words.
-        detail: Option<String>,
+        /// What it said.
+        report: Report,
     },
     /// The device asks for a certificate; the request itself is sound, its key is this.
     Csr {

@@ -17,7 +17,7 @@ use certwave_protocol::message::Subject;
 use crate::model::{Credential, Device, Job, JobKind, JobState};
 
 pub use enrol::{Enrolment, enrolled, enrolment};
-pub use event::{Context, Decision, Event, JobMark, NewJob, Send, Signer};
+pub use event::{Context, Decision, Event, JobMark, NewJob, Report, Send, Signer};
 pub use outcome::will_retry;
 
 use answers::{on_csr, on_status, on_tested};
@@ -99,16 +99,9 @@ pub fn step(ctx: &Context<'_>, device: &Device, event: &Event) -> Decision {
         Event::Deadline => on_deadline(ctx, device),
         Event::Postpone => on_postpone(ctx, device),
         Event::Cancel => on_cancel(ctx, device),
-        Event::Status {
-            mark,
-            signer,
-            session,
-            step,
-            code,
-            detail,
-        } => match check(ctx, device, mark) {
+        Event::Status { mark, report } => match check(ctx, device, mark) {
             Err(refusal) => refusal,
-            Ok(job) => on_status(ctx, device, job, *signer, *session, *step, *code, detail.as_ref()),
+            Ok(job) => on_status(ctx, device, job, report),
         },
         Event::Csr {
             mark,

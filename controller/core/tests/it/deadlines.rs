@@ -41,6 +41,31 @@ fn a_deadline_that_passed_for_a_fault_of_ours_is_put_off() {
 }
 
 #[test]
+fn a_job_that_was_sent_before_a_fault_of_ours_is_sent_again_and_has_all_its_time_to_be_accepted() {
+    let p = policy();
+    let sent = rotating(JobState::Sent);
+    // Another leader takes over when it would have gone back in line long ago; the device is connected all the while.
+    let over = NOW + 10 * p.offline_after;
+    let (resumed, told) = after(step::step(&ctx(&p, over), &sent, &Event::Postpone));
+    assert_eq!(told, Some(Send::Job));
+    assert_eq!(resumed.session, sent.session);
+    let first = resumed.job.as_ref().unwrap().next_deadline().unwrap();
+    assert_eq!(first, over + p.step_timeout.min(p.offline_after));
+    let (asked, _) = after(step::step(
+        &ctx(&p, over + p.offline_after - 1),
+        &resumed,
+        &Event::Deadline,
+    ));
+    assert_eq!(asked.job.as_ref().unwrap().state, JobState::Sent);
+    let (queued, _) = after(step::step(
+        &ctx(&p, over + 2 * p.offline_after),
+        &asked,
+        &Event::Deadline,
+    ));
+    assert_eq!(queued.job.unwrap().state, JobState::Queued);
+}
+
+#[test]
 fn a_job_that_waits_ends_with_the_certificate_of_its_device() {
     let p = policy();
     let device = rotating(JobState::Queued);

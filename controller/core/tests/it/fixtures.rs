@@ -2,7 +2,7 @@
 
 use certwave_core::model::{Credential, Device, Identity, JobKind, JobState, Millis, ObjectRef};
 use certwave_core::policy::JobPolicy;
-use certwave_core::step::{self, Context, Decision, Event, JobMark, NewJob, Send, Signer};
+use certwave_core::step::{self, Context, Decision, Event, JobMark, NewJob, Report, Send, Signer};
 use certwave_protocol::code::Code;
 use certwave_protocol::ids::{Fingerprint, JobId, Nonce};
 use certwave_protocol::message::{Hello, JobView, Slot, Slots, Step, Subject};
@@ -89,11 +89,13 @@ pub(crate) fn after(decision: Decision) -> (Device, Option<Send>) {
 pub(crate) fn status(device: &Device, step: Step, signer: Signer) -> Event {
     Event::Status {
         mark: mark(device),
-        signer,
-        session: Nonce([2; 16]),
-        step,
-        code: None,
-        detail: None,
+        report: Report {
+            signer,
+            session: Nonce([2; 16]),
+            step,
+            code: None,
+            detail: None,
+        },
     }
 }
 

@@ -24,11 +24,20 @@ fn a_device_that_does_not_answer_is_asked_ever_more_seldom() {
         now += p.offline_after;
         (device, _) = after(step::step(&ctx(&p, now), &device, &Event::Deadline));
         let since = now;
-        assert!(!due::may_offer(now + 1, &device));
+        let once_heard = |device: &Device, now| {
+            let heard = Device {
+                session: Some(Nonce([2; 16])),
+                ..device.clone()
+            };
+            due::may_offer(now, &heard)
+        };
+        assert!(!once_heard(&device, now + 1));
         now += now - NOW;
-        assert!(due::may_offer(now, &device));
+        assert!(once_heard(&device, now));
+        assert!(!due::may_offer(now, &device), "not before it was heard");
         pauses.push(now - since);
     }
+    device.session = Some(Nonce([2; 16]));
     assert!(pauses.is_sorted_by(|a, b| a < b), "{pauses:?}");
     assert!(due::may_offer(now - 100 * p.offline_after, &device), "a clock set back");
 }

@@ -2,7 +2,7 @@
 
 use certwave_core::backoff;
 use certwave_core::model::{Device, JobKind, JobState, Millis};
-use certwave_core::step::{self, Context, Decision, Event, JobMark, Send, Signer};
+use certwave_core::step::{self, Context, Decision, Event, JobMark, Report, Send, Signer};
 use certwave_protocol::ids::{JobId, Nonce};
 use certwave_protocol::message::{JobView, Progress, Slot, Step, Subject};
 use proptest::prelude::*;
@@ -40,11 +40,13 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         (mark.clone(), signer(), step).prop_map(move |(mark, signer, step)| Event::Status {
             mark,
-            signer,
-            session,
-            step,
-            code: None,
-            detail: None
+            report: Report {
+                signer,
+                session,
+                step,
+                code: None,
+                detail: None,
+            },
         }),
         (mark.clone(), signer(), 1u8..4).prop_map(move |(mark, signer, n)| Event::Csr {
             mark,

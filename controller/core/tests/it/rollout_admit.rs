@@ -80,19 +80,21 @@ fn a_ramp_begins_low_multiplies_with_success_and_ends_at_the_highest_rate() {
 }
 
 #[test]
-fn after_a_restart_the_minute_counts_as_full() {
+fn after_a_restart_what_was_sent_in_the_minute_before_counts_as_sent_just_now() {
     let limits = Limits {
         max_per_minute: Some(100),
         ..unlimited()
     };
-    let mut rate = Rate::full(Steady(5_000), &limits);
+    let mut rate = Rate::after(Steady(5_000), 70);
+    assert_eq!(rate.allowed(Steady(5_000), &limits, 0), 30);
+    assert_eq!(rate.allowed(Steady(64_999), &limits, 0), 30);
+    assert_eq!(rate.allowed(Steady(65_000), &limits, 0), 100);
+    let mut rate = Rate::after(Steady(5_000), 100);
     assert_eq!(rate.allowed(Steady(5_000), &limits, 0), 0);
     assert_eq!(rate.next(Steady(5_000), &limits, 0), Some(Steady(65_000)));
-    assert_eq!(rate.allowed(Steady(64_999), &limits, 0), 0);
-    assert_eq!(rate.allowed(Steady(65_000), &limits, 0), 100);
     assert_eq!(
-        Rate::full(Steady(5_000), &unlimited()).allowed(Steady(5_000), &unlimited(), 0),
-        u32::MAX
+        Rate::after(Steady(5_000), 100).allowed(Steady(5_000), &unlimited(), 0),
+        u32::MAX - 100
     );
 }
 
@@ -165,7 +167,10 @@ proptest! {
             match chance {
                 // A clock that goes back stands still.
                 10 => shown = Steady(clock.saturating_sub(u64::from(back))),
-                11 => rate = Rate::full(Steady(latest.max(clock)), &limits),
+                11 => {
+                    let minute = log.iter().filter(|(at, _)| latest.max(clock) - at < 60_000);
+                    rate = Rate::after(Steady(latest.max(clock)), minute.map(|(_, sent)| sent).sum());
+                }
                 _ => {}
             }
             latest = latest.max(shown.0);

@@ -4,8 +4,9 @@ use certwave_core::model::{Identity, Millis};
 use certwave_protocol::ids::Epoch;
 use rusqlite::{Connection, params};
 
-use super::column::{Columns, int};
-use crate::{AuditEntry, Result};
+use super::column::{Columns, count, int};
+use super::declare;
+use crate::{AuditEntry, FleetKey, Result};
 
 /// The present epoch, 0 before the first.
 pub(super) fn epoch(db: &Connection) -> Result<Epoch> {
@@ -46,6 +47,27 @@ pub(super) fn append(db: &Connection, entries: &[AuditEntry]) -> Result<()> {
         ])?;
     }
     Ok(())
+}
+
+/// How many jobs of a fleet's devices were sent since a time: looked for from the end, as far back as that.
+pub(super) fn jobs_sent(db: &Connection, fleet: &FleetKey, since: Millis) -> Result<u32> {
+    let Some(fleet) = declare::known_fleet(db, fleet)? else {
+        return Ok(0);
+    };
+    let mut get = db.prepare_cached(
+        "SELECT a.at, a.what = 'job-sent' AND d.fleet = ?1 FROM audit a
+             LEFT JOIN devices d ON d.broker = a.broker AND d.device = a.device ORDER BY a.id DESC",
+    )?;
+    let mut rows = get.query([fleet])?;
+    let mut sent = 0;
+    while let Some(row) = rows.next()? {
+        let mut c = Columns::of(row);
+        if c.get::<Millis>()? < since {
+            break;
+        }
+        sent += usize::from(c.get::<Option<bool>>()?.unwrap_or(false));
+    }
+    count(sent)
 }
 
 /// The latest lines about a device.

@@ -9,7 +9,9 @@ use crate::{Candidate, DeviceRow, FleetKey, Result};
 
 fn list(db: &Connection, condition: &str, params: &[&dyn ToSql]) -> Result<Vec<Candidate>> {
     let mut get = db.prepare_cached(&format!(
-        "SELECT d.id, d.device, d.not_after, d.issuer, c.confirmed_at, d.labels
+        "SELECT d.id, d.device, d.not_after, d.issuer, c.confirmed_at, d.labels,
+             coalesce(d.job_state IN ('Rejected', 'Failed', 'RolledBack')
+                 OR d.job_state IN ('TimedOut', 'Lost') AND coalesce(d.last_seen <= d.job_since, 1), 0)
          FROM devices d INDEXED BY devices_fleet JOIN certificates c ON c.id = d.current
          WHERE d.declared = 1 AND d.not_after > ?1 AND d.id > ?2 AND {condition} ORDER BY d.id LIMIT ?3"
     ))?;
@@ -22,6 +24,7 @@ fn list(db: &Connection, condition: &str, params: &[&dyn ToSql]) -> Result<Vec<C
             issuer: c.get()?,
             confirmed_at: c.get()?,
             labels: c.json()?,
+            failed: c.get()?,
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)

@@ -137,8 +137,33 @@ pub(super) fn skip_expired(db: &Connection, uid: &str, now: Millis) -> Result<u3
     count(skipped + stuck)
 }
 
+/// Members that another Rotation has rotated meanwhile.
+pub(super) fn skip_renewed(db: &Connection, uid: &str, now: Millis) -> Result<u32> {
+    let skipped = db
+        .prepare_cached(
+            "UPDATE members SET outcome = 'Skipped', changed = ?2
+             WHERE rotation = (SELECT id FROM rotations WHERE uid = ?1 AND issuer IS NULL) AND outcome = 'Planned'
+                 AND EXISTS (SELECT 1 FROM devices d JOIN certificates c ON c.id = d.current
+                     WHERE d.id = members.device AND d.job_open = 0
+                         AND c.confirmed_at >= (SELECT started FROM rotations WHERE uid = ?1))",
+        )?
+        .execute(params![uid, now])?;
+    count(skipped)
+}
+
 /// Puts members back in line.
 pub(super) fn retry(db: &Connection, rotation: i64, retry: Retry, now: Millis) -> Result<()> {
+    if retry.failed {
+        // A person's word, not the pause after a failure, says when: whoever has read the device before must read it again.
+        db.prepare_cached(
+            "UPDATE devices SET not_before = NULL, revision = revision + 1
+             WHERE not_before IS NOT NULL AND declared = 1 AND job_open = 0
+                 AND fleet = (SELECT fleet FROM rotations WHERE id = ?1)
+                 AND id IN (SELECT device FROM members WHERE rotation = ?1 AND wave <= ?2
+                     AND outcome IN ('Failed', 'Rejected', 'RolledBack'))",
+        )?
+        .execute(params![rotation, retry.through_wave])?;
+    }
     db.prepare_cached(
         "UPDATE members SET outcome = 'Planned', changed = ?5
          WHERE rotation = ?1 AND outcome IN ('Failed', 'Rejected', 'RolledBack', 'Reverted') AND wave <= ?2
@@ -147,6 +172,41 @@ pub(super) fn retry(db: &Connection, rotation: i64, retry: Retry, now: Millis) -
                  WHERE r.id = ?1 AND d.id = members.device AND d.declared = 1)",
     )?
     .execute(params![rotation, retry.through_wave, retry.failed, retry.reverted, now])?;
+    if retry.reverted {
+        // Nobody sends them back any more: they start from the new certificate as they did.
+        db.prepare_cached(
+            "UPDATE members SET outcome = 'Confirmed', changed = ?3
+             WHERE rotation = ?1 AND wave <= ?2 AND outcome = 'Reverting'",
+        )?
+        .execute(params![rotation, retry.through_wave, now])?;
+    }
+    Ok(())
+}
+
+/// Moves the member last heard of those whose turn would come later into a wave.
+pub(super) fn substitute(db: &Connection, rotation: i64, wave: u32, now: Millis) -> Result<()> {
+    let mut find = db.prepare_cached(
+        "SELECT m.device, b.grp, b.windows FROM members m JOIN devices d ON d.id = m.device JOIN buckets b ON b.id = m.bucket
+         WHERE m.rotation = ?1 AND m.outcome = 'Planned' AND m.wave > ?2 AND d.declared = 1 AND d.job_open = 0
+             AND d.not_after > ?3
+         ORDER BY d.last_seen DESC NULLS LAST, m.wave, m.ordinal LIMIT 1",
+    )?;
+    let found = find.query_row(params![rotation, wave, now.div_euclid(1000)], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
+    });
+    let Some((device, group, windows)) = found.optional()? else {
+        return Ok(());
+    };
+    db.prepare_cached(
+        "INSERT INTO buckets (rotation, wave, grp, windows, planned) VALUES (?1, ?2, ?3, ?4, 0) ON CONFLICT DO NOTHING",
+    )?
+    .execute(params![rotation, wave, group, windows])?;
+    db.prepare_cached(
+        "UPDATE members SET wave = ?3, changed = ?6, bucket = (SELECT id FROM buckets
+             WHERE rotation = ?1 AND wave = ?3 AND grp = ?4 AND windows = ?5)
+         WHERE rotation = ?1 AND device = ?2",
+    )?
+    .execute(params![rotation, device, wave, group, windows, now])?;
     Ok(())
 }
 

@@ -23,7 +23,6 @@ mod waiting;
 mod write;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::thread::JoinHandle;
 
@@ -36,8 +35,8 @@ use rusqlite::Connection;
 use crate::{
     AuditEntry, Candidate, CertificateRecord, Claim, ClaimRecord, ClaimUse, CrlRecord, Declaration, Declared,
     DeclaredObject, DeviceRow, DueQuery, FleetCounts, FleetKey, Ledger, LedgerError, Member, MemberQuery, NewMember,
-    Result, RotationCounts, RotationExample, RotationOutcome, RotationRecord, RunWrite, StoredCertificate,
-    StoredRotation, TemplateBlock, Write,
+    Result, RotationExample, RotationOutcome, RotationRecord, RunWrite, StoredCertificate, StoredRotation,
+    TemplateBlock, Write,
 };
 
 /// How to open a [`SqliteLedger`].
@@ -332,6 +331,12 @@ impl Ledger for SqliteLedger {
         self.read(move |db| tally::groups_in_use(db, &uid)).await
     }
 
+    async fn groups_elsewhere(&self, fleet: &FleetKey, uid: Option<&str>, label: &str) -> Result<Vec<(String, u32)>> {
+        let (fleet, uid, label) = (fleet.clone(), uid.map(str::to_owned), label.to_owned());
+        self.read(move |db| query::groups_elsewhere(db, &fleet, uid.as_deref(), &label))
+            .await
+    }
+
     async fn remaining(&self, uid: &str) -> Result<Vec<(i64, u32)>> {
         let uid = uid.to_owned();
         self.read(move |db| tally::remaining(db, &uid)).await
@@ -347,9 +352,19 @@ impl Ledger for SqliteLedger {
         self.read(move |db| tally::waves(db, &uid)).await
     }
 
+    async fn last_rotation(&self, fleet: &FleetKey) -> Result<Option<ObjectRef>> {
+        let fleet = fleet.clone();
+        self.read(move |db| rotation::last(db, &fleet)).await
+    }
+
     async fn template_block(&self, fleet: &FleetKey) -> Result<Option<TemplateBlock>> {
         let fleet = fleet.clone();
         self.read(move |db| rotation::template_block(db, &fleet)).await
+    }
+
+    async fn skip_renewed(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32> {
+        let uid = uid.to_owned();
+        self.fenced(epoch, move |db| member::skip_renewed(db, &uid, now)).await
     }
 
     async fn skip_expired(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32> {
@@ -368,33 +383,6 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn start_rotation(
-        &self,
-        epoch: Epoch,
-        rotation: RotationRecord,
-        selector: BTreeMap<String, String>,
-    ) -> Result<u32> {
-        self.fenced(epoch, move |db| rotation::begin_one_wave(db, rotation, &selector))
-            .await
-    }
-
-    async fn next_members(&self, uid: &str, now: Millis, limit: u32) -> Result<Vec<Identity>> {
-        let everybody = MemberQuery {
-            now,
-            through_wave: u32::MAX,
-            windows: u64::MAX,
-            override_before_s: None,
-            full_groups: Vec::new(),
-            limit,
-        };
-        let members = self.waiting_members(uid, &everybody).await?;
-        Ok(members.into_iter().map(|m| m.identity).collect())
-    }
-
-    async fn rotation_counts(&self, uid: &str) -> Result<RotationCounts> {
-        Ok(tally::sum(&self.wave_counts(uid).await?))
-    }
-
     async fn append_audit(&self, epoch: Epoch, entries: Vec<AuditEntry>) -> Result<()> {
         self.fenced(epoch, move |db| audit::append(db, &entries)).await
     }
@@ -402,5 +390,10 @@ impl Ledger for SqliteLedger {
     async fn audit(&self, identity: &Identity, limit: u32) -> Result<Vec<AuditEntry>> {
         let identity = identity.clone();
         self.read(move |db| audit::of_device(db, &identity, limit)).await
+    }
+
+    async fn jobs_sent(&self, fleet: &FleetKey, since: Millis) -> Result<u32> {
+        let fleet = fleet.clone();
+        self.read(move |db| audit::jobs_sent(db, &fleet, since)).await
     }
 }

@@ -65,6 +65,10 @@ pub(super) fn note(db: &Connection, device: i64, job: &Job, given: Option<Member
     let Some((rotation, before, last, over)) = found.optional()? else {
         return Ok(());
     };
+    // Its way back was called off before it began.
+    if before == MemberOutcome::Confirmed && job.kind == JobKind::Rollback && job.state == JobState::Cancelled {
+        return Ok(());
+    }
     if vanished(before) && last != Some(job.id) && !heard_of(job.state) {
         return Ok(());
     }

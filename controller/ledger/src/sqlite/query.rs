@@ -1,7 +1,5 @@
 //! Looking for devices, and counting them.
 
-use std::collections::HashSet;
-
 use certwave_core::model::{Device, Identity, Millis};
 use rusqlite::{Connection, ToSql, params};
 
@@ -30,39 +28,23 @@ pub(super) fn due(db: &Connection, fleet: &FleetKey, query: &DueQuery) -> Result
     let Some(fleet) = declare::known_fleet(db, fleet)? else {
         return Ok(Vec::new());
     };
-    let find = |condition: &str, order: &str, value: &dyn ToSql| {
-        let sql = format!(
-            "SELECT broker, device FROM devices
-             WHERE fleet = ?1 AND declared = 1 AND job_open = 0 AND not_after > ?5
-                 AND (not_before IS NULL OR not_before <= ?2) AND {condition} {order} LIMIT ?4"
-        );
-        identities(
-            db,
-            &sql,
-            &[&fleet, &query.now, value, &query.limit, &query.now.div_euclid(1000)],
-        )
-    };
-    let limit = query.limit as usize;
-    let mut found = find("not_after < ?3", "ORDER BY not_after, device", &query.expires_before_s)?;
-    // Two ranges, where an index serves, in place of one inequality, where none does.
-    if let Some(issuer) = &query.issuer {
-        for condition in ["issuer < ?3", "issuer > ?3"] {
-            if found.len() < limit {
-                found.extend(find(condition, "", issuer)?);
-            }
-        }
-    }
-    if let Some(bundle) = &query.bundle {
-        for condition in ["bundle < ?3", "bundle > ?3"] {
-            if found.len() < limit {
-                found.extend(find(condition, "", &bundle.0)?);
-            }
-        }
-    }
-    let mut seen = HashSet::with_capacity(found.len());
-    found.retain(|identity| seen.insert(identity.clone()));
-    found.truncate(limit);
-    Ok(found)
+    identities(
+        db,
+        "SELECT broker, device FROM devices
+         WHERE fleet = ?1 AND declared = 1 AND job_open = 0 AND not_after > ?2 AND not_after < ?3
+             AND (not_before IS NULL OR not_before <= ?4)
+             AND (not_after < ?5 OR job_state IS NULL OR job_state NOT IN ('Rejected', 'Failed', 'RolledBack', 'TimedOut', 'Lost')
+                 OR job_state IN ('TimedOut', 'Lost') AND last_seen > job_since)
+         ORDER BY not_after, device LIMIT ?6",
+        params![
+            fleet,
+            query.now.div_euclid(1000),
+            query.expires_before_s,
+            query.now,
+            query.failed_before_s,
+            query.limit
+        ],
+    )
 }
 
 /// Devices that are waited for.
@@ -89,6 +71,29 @@ pub(super) fn in_flight(db: &Connection, fleet: &FleetKey) -> Result<u32> {
              AND job_state IN ('Sent', 'Accepted', 'Issued', 'Committing')",
     )?;
     Ok(count.query_row([fleet], |row| row.get(0))?)
+}
+
+/// Devices in flight for anything but one Rotation, by the value of a label.
+pub(super) fn groups_elsewhere(
+    db: &Connection,
+    fleet: &FleetKey,
+    uid: Option<&str>,
+    label: &str,
+) -> Result<Vec<(String, u32)>> {
+    let Some(fleet) = declare::known_fleet(db, fleet)? else {
+        return Ok(Vec::new());
+    };
+    let mut get = db.prepare_cached(
+        "SELECT coalesce((SELECT value FROM json_each(d.labels) WHERE key = ?2), '') AS grp, count(*) FROM devices d
+         WHERE d.fleet = ?1 AND d.job_open = 1 AND d.job_kind <> 'enrol'
+             AND d.job_state IN ('Sent', 'Accepted', 'Issued', 'Committing') AND d.job_rotation IS NOT ?3
+         GROUP BY grp ORDER BY grp",
+    )?;
+    // No Rotation has no uid.
+    let rows = get.query_map(params![fleet, label, uid.unwrap_or_default()], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Counts by state, as [`Device::state`] tells it.

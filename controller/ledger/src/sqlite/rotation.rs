@@ -1,17 +1,15 @@
 //! Rotations: their beginning, their steps and their end.
 
-use std::collections::BTreeMap;
-
-use certwave_core::model::Millis;
+use certwave_core::model::{Millis, ObjectRef};
 use certwave_core::rollout::run::{Plan, PlannedWave};
 use certwave_core::rollout::strategy::{Strategy, Wave};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::column::{Columns, Word as _, count, to_json};
+use super::column::{Columns, Word as _, to_json};
 use super::{audit, declare, enlist, member};
 use crate::{
-    DeviceRow, FleetKey, LedgerError, NewMember, Result, RotationOutcome, RotationRecord, RunWrite, StoredRotation,
-    TemplateBlock, TemplateChange,
+    FleetKey, LedgerError, NewMember, Result, RotationOutcome, RotationRecord, RunWrite, StoredRotation, TemplateBlock,
+    TemplateChange,
 };
 
 const UNKNOWN: LedgerError = LedgerError::NotFound("such Rotation");
@@ -46,41 +44,6 @@ fn join(db: &Connection, rotation: i64, members: &[NewMember], now: Millis) -> R
     db.prepare_cached("UPDATE rotations SET members = members + ?2 WHERE id = ?1")?
         .execute(params![rotation, added])?;
     Ok(added)
-}
-
-/// Begins one of a single wave, with all devices that have the selector's labels.
-pub(super) fn begin_one_wave(
-    db: &Connection,
-    mut r: RotationRecord,
-    selector: &BTreeMap<String, String>,
-) -> Result<u32> {
-    if let Some(stored) = get(db, &r.uid)? {
-        return Ok(stored.members);
-    }
-    let fleet = declare::fleet_id(db, &r.fleet)?;
-    // No label of the selector is without its like among the device's.
-    let mut get = db.prepare_cached(
-        "SELECT d.id FROM devices d
-         WHERE d.fleet = ?1 AND d.declared = 1 AND d.not_after IS NOT NULL
-             AND NOT EXISTS (SELECT 1 FROM json_each(?2) s WHERE NOT EXISTS
-                 (SELECT 1 FROM json_each(d.labels) l WHERE l.key = s.key AND l.value = s.value))
-         ORDER BY d.not_after, d.device",
-    )?;
-    let rows = get.query_map(params![fleet, to_json(selector)?], |row| row.get(0))?;
-    let members = rows
-        .zip(0..)
-        .map(|(row, ordinal)| {
-            Ok(NewMember {
-                row: DeviceRow(row?),
-                wave: 0,
-                ordinal,
-                group: String::new(),
-                windows: u64::MAX,
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    (r.strategy, r.plan) = one_wave(count(members.len())?);
-    begin(db, &r, &members)
 }
 
 /// What a Rotation without waves went by.
@@ -159,6 +122,9 @@ pub(super) fn write_run(db: &Connection, uid: &str, now: Millis, w: &RunWrite) -
     if let Some(revert) = &w.revert {
         member::revert(db, rotation, revert, now)?;
     }
+    if let Some(wave) = w.substitute {
+        member::substitute(db, rotation, wave, now)?;
+    }
     match &w.template {
         Some(TemplateChange::Block { template }) => block(db, fleet, template, rotation, now)?,
         Some(TemplateChange::Clear) => {
@@ -197,6 +163,17 @@ fn block(db: &Connection, fleet: i64, template: &str, rotation: i64, now: Millis
     )?
     .execute(params![fleet, template, rotation, now])?;
     Ok(())
+}
+
+/// The one of a fleet that ended last.
+pub(super) fn last(db: &Connection, fleet: &FleetKey) -> Result<Option<ObjectRef>> {
+    let Some(fleet) = declare::known_fleet(db, fleet)? else {
+        return Ok(None);
+    };
+    let mut get = db.prepare_cached(
+        "SELECT namespace, name FROM rotations WHERE fleet = ?1 AND ended IS NOT NULL ORDER BY ended DESC, id DESC LIMIT 1",
+    )?;
+    Ok(get.query_row([fleet], |row| Columns::of(row).object()).optional()?)
 }
 
 /// The template that is blocked for a fleet.

@@ -5,7 +5,7 @@ use certwave_core::rollout::run::WaveCounts;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::column::Columns;
-use crate::{MemberOutcome, Result, RotationCounts};
+use crate::{MemberOutcome, Result};
 
 /// Running members whose job the device has been sent, by wave.
 const IN_FLIGHT: &str = "SELECT m.wave, count(*) FROM devices d
@@ -13,11 +13,22 @@ const IN_FLIGHT: &str = "SELECT m.wave, count(*) FROM devices d
     WHERE d.job_rotation = ?1 AND d.job_state IN ('Sent', 'Accepted', 'Issued', 'Committing') AND d.job_open = 1
         AND m.outcome = 'Running'
     GROUP BY m.wave";
-/// Planned members for which a job of something else waits, by wave.
-const ELSEWHERE: &str = "SELECT m.wave, count(*) FROM devices d
+/// Members to be sent back whose job waits for them, by wave.
+const AWAY: &str = "SELECT m.wave, count(*) FROM devices d
     CROSS JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
-    WHERE d.fleet = (SELECT fleet FROM rotations WHERE uid = ?1) AND d.job_open = 1 AND d.job_state = 'Queued'
-        AND m.outcome = 'Planned'
+    WHERE d.job_rotation = ?1 AND d.job_state = 'Queued' AND d.job_kind = 'rollback' AND d.job_open = 1
+        AND m.outcome = 'Reverting'
+    GROUP BY m.wave";
+/// Planned members for which a job of something else waits, by wave. Ranges in place of an inequality, which no index serves,
+/// lead past the many that wait for this Rotation.
+const ELSEWHERE: &str = "WITH waits AS NOT MATERIALIZED (SELECT id, job_rotation FROM devices INDEXED BY devices_queued
+        WHERE fleet = (SELECT fleet FROM rotations WHERE uid = ?1) AND job_open = 1 AND job_state = 'Queued')
+    SELECT m.wave, count(*) FROM (
+        SELECT id FROM waits WHERE job_rotation IS NULL
+        UNION ALL SELECT id FROM waits WHERE job_rotation < ?1
+        UNION ALL SELECT id FROM waits WHERE job_rotation > ?1) d
+    CROSS JOIN members m ON m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.device = d.id
+    WHERE m.outcome = 'Planned'
     GROUP BY m.wave";
 
 /// How the members of each wave stand.
@@ -41,6 +52,12 @@ pub(super) fn waves(db: &Connection, uid: &str) -> Result<Vec<WaveCounts>> {
         wave.offline -= n;
         wave.in_flight += n;
     })?;
+    if waves.iter().any(|wave| wave.reverting > 0) {
+        each(db, AWAY, uid, &mut waves, |wave, n| {
+            wave.reverting -= n;
+            wave.offline += n;
+        })?;
+    }
     // Those that another job waits for are offline as well: their turn does not come before that has ended.
     if waves.iter().any(|wave| wave.planned > 0) {
         each(db, ELSEWHERE, uid, &mut waves, |wave, n| {
@@ -93,23 +110,6 @@ fn each(
         then(at(waves, c.get()?), c.get()?);
     }
     Ok(())
-}
-
-/// All waves together.
-pub(super) fn sum(waves: &[WaveCounts]) -> RotationCounts {
-    waves.iter().fold(RotationCounts::default(), |sum, w| RotationCounts {
-        members: sum.members + w.members,
-        planned: sum.planned + w.planned,
-        offline: sum.offline + w.offline,
-        in_flight: sum.in_flight + w.in_flight + w.reverting,
-        confirmed: sum.confirmed + w.confirmed + w.unreverted,
-        rejected: sum.rejected + w.rejected,
-        failed: sum.failed + w.failed,
-        timed_out: sum.timed_out + w.timed_out,
-        rolled_back: sum.rolled_back + w.rolled_back + w.reverted,
-        lost: sum.lost + w.lost,
-        skipped: sum.skipped + w.skipped,
-    })
 }
 
 /// Members in flight or timed out, by group.

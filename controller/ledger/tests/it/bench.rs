@@ -1,7 +1,7 @@
 //! How fast it is. `cargo test -p certwave-ledger --release -- --ignored --nocapture how_fast`
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use certwave_core::model::JobState;
 use certwave_ledger::{Candidate, DueQuery, Ledger, MemberQuery, NewMember, RotationOutcome, SqliteLedger, Write};
@@ -94,27 +94,70 @@ async fn how_fast() {
     let query = DueQuery {
         now: NOW,
         expires_before_s: NOW_S + 40 * DAY_S,
-        issuer: Some("bb".repeat(20)),
-        bundle: Some(hash("bundle", 1)),
+        failed_before_s: NOW_S + 5 * DAY_S,
         limit: 500,
     };
     let began = Instant::now();
     let due = ledger.due(&fleet("pumps"), &query).await.unwrap().len();
     println!("due, {due} found: {:?}", began.elapsed());
     let began = Instant::now();
-    let members = ledger
-        .start_rotation(epoch, rotation("r"), [("ring".to_owned(), "1".to_owned())].into())
-        .await;
-    println!(
-        "start of a Rotation, {} members: {:?}",
-        members.unwrap(),
-        began.elapsed()
-    );
-    let began = Instant::now();
     let dirty = ledger.unprojected(500, NOW + 1).await.unwrap();
     println!("unprojected, {} found: {:?}", dirty.len(), began.elapsed());
     println!("file: {} MiB", std::fs::metadata(&path).unwrap().len() >> 20);
 }
+
+/// What the scheduler asks in each round.
+async fn round(ledger: &SqliteLedger) {
+    let query = MemberQuery {
+        now: NOW,
+        through_wave: 2,
+        windows: u64::MAX,
+        override_before_s: None,
+        full_groups: Vec::new(),
+        limit: 200,
+    };
+    ledger.wave_counts("r").await.unwrap();
+    ledger.in_flight(&fleet("pumps")).await.unwrap();
+    ledger.groups_in_use("r").await.unwrap();
+    ledger.waiting_members("r", &query).await.unwrap();
+}
+
+/// Mean and greatest time of `what` in 50 goes.
+macro_rules! goes {
+    ($name:expr, $what:expr) => {
+        let mut times = Vec::new();
+        for _ in 0..50 {
+            let began = Instant::now();
+            $what;
+            times.push(began.elapsed());
+        }
+        let mean = times.iter().sum::<Duration>() / 50;
+        println!("{}: mean {mean:?}, at most {:?}", $name, times.iter().max().unwrap());
+    };
+}
+
+async fn rounds(ledger: &SqliteLedger, what: &str) {
+    println!("{what}, {:?}", ledger.wave_counts("r").await.unwrap());
+    let pumps = fleet("pumps");
+    goes!("  a round of the scheduler", round(ledger).await);
+    goes!("    wave counts", ledger.wave_counts("r").await.unwrap());
+    goes!("    in flight", ledger.in_flight(&pumps).await.unwrap());
+    goes!("    groups in use", ledger.groups_in_use("r").await.unwrap());
+}
+
+/// Of three devices one is offline, with its job waiting; 500 are in flight, and 20,000 are done.
+const UNDER_WAY: &str = "
+    UPDATE devices SET job_open = 1, job_state = 'Queued', job_kind = 'rotate', job_since = 1, job_rotation = 'r'
+        WHERE id <= 99000 AND id % 3 = 0;
+    UPDATE devices SET job_open = 1, job_state = 'Issued', job_kind = 'rotate', job_since = 1, job_rotation = 'r'
+        WHERE id <= 1500 AND id % 3 = 1;
+    UPDATE members SET outcome = 'Running' WHERE device IN (SELECT id FROM devices WHERE job_open = 1);
+    UPDATE members SET outcome = 'Confirmed' WHERE device BETWEEN 2000 AND 32000 AND outcome = 'Planned';";
+/// Then those that are done are sent back: a third of them is offline, with its job waiting.
+const ON_THE_WAY_BACK: &str = "
+    UPDATE members SET outcome = 'Reverting' WHERE outcome = 'Confirmed';
+    UPDATE devices SET job_open = 1, job_state = 'Queued', job_kind = 'rollback', job_since = 1, job_rotation = 'r'
+        WHERE id BETWEEN 2000 AND 32000 AND id % 6 = 1;";
 
 /// Enrolled devices, put into the file directly.
 const FLEET: &str = "
@@ -196,6 +239,15 @@ async fn how_fast_is_a_staged_rotation() {
     let began = Instant::now();
     ledger.strangers("r", NOW, None, 500).await.unwrap();
     println!("strangers: {:?}", began.elapsed());
+    rounds(&ledger, "planned").await;
+    let mut ledger = ledger;
+    for (what, sql) in [("under way", UNDER_WAY), ("on the way back", ON_THE_WAY_BACK)] {
+        ledger.close().await;
+        rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        ledger = SqliteLedger::open(&path).unwrap();
+        rounds(&ledger, what).await;
+    }
+    let epoch = ledger.take_epoch("bench", NOW).await.unwrap();
     let began = Instant::now();
     ledger
         .end_rotation(epoch, "r", RotationOutcome::Cancelled, NOW)

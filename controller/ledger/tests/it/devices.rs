@@ -168,51 +168,90 @@ pub(crate) async fn overdue_are_open_jobs_past_a_deadline_and_timed_out_ones_pas
     );
 }
 
-pub(crate) async fn due_are_idle_enrolled_devices_that_expire_or_differ(ledger: Arc<dyn Ledger>) {
+pub(crate) async fn due_are_idle_enrolled_devices_whose_certificates_end_soon(ledger: Arc<dyn Ledger>) {
     let epoch = begin(&*ledger, 9).await;
     for (n, days) in [(1, 30), (2, 10), (3, 10), (4, 5), (5, 5), (6, 5), (7, 300), (8, -1)] {
         enrol(&*ledger, epoch, n, days).await;
-        change(&*ledger, epoch, n, |d| d.bundle = Some(hash("bundle", 1))).await;
     }
     change(&*ledger, epoch, 4, |d| d.job = Some(job(4, JobState::Queued))).await;
     change(&*ledger, epoch, 5, |d| d.not_before = Some(NOW + 1)).await;
     ledger.withdraw(epoch, NOW, &object("plant", 6)).await.unwrap();
-    change(&*ledger, epoch, 7, |d| d.bundle = Some(hash("bundle", 0))).await;
     let mut query = DueQuery {
         now: NOW,
         expires_before_s: NOW_S + 31 * DAY_S,
-        issuer: None,
-        bundle: None,
+        failed_before_s: NOW_S,
         limit: 10,
     };
-    let due = |q: DueQuery| {
-        let ledger = Arc::clone(&ledger);
-        async move { ledger.due(&fleet("pumps"), &q).await.unwrap() }
-    };
-    assert_eq!(due(query.clone()).await, [identity(2), identity(3), identity(1)]);
+    let due = async |q: &DueQuery| ledger.due(&fleet("pumps"), q).await.unwrap();
+    assert_eq!(due(&query).await, [identity(2), identity(3), identity(1)]);
     query.limit = 2;
-    assert_eq!(due(query.clone()).await, [identity(2), identity(3)]);
+    assert_eq!(due(&query).await, [identity(2), identity(3)]);
     query.limit = 10;
-    query.expires_before_s = NOW_S + 20 * DAY_S;
+    query.expires_before_s = NOW_S + 30 * DAY_S;
+    assert_eq!(
+        due(&query).await,
+        [identity(2), identity(3)],
+        "not the one that ends then"
+    );
     query.now = NOW + 1;
     assert_eq!(
-        due(query.clone()).await,
+        due(&query).await,
         [identity(5), identity(2), identity(3)],
         "its pause is over"
     );
-    query.bundle = Some(hash("bundle", 1));
-    assert_eq!(
-        due(query.clone()).await,
-        [identity(5), identity(2), identity(3), identity(7)]
-    );
-    query.expires_before_s = NOW_S;
-    query.issuer = Some("aa".repeat(20));
-    assert_eq!(due(query.clone()).await, [identity(7)]);
-    query.issuer = Some("ab".repeat(20));
-    let mut all = due(query.clone()).await;
-    all.sort();
-    assert_eq!(all, [1, 2, 3, 5, 7].map(identity), "each once");
     assert!(ledger.due(&fleet("nobody's"), &query).await.unwrap().is_empty());
+}
+
+/// Devices 0 to 9, of which device `n` has had a job that ended in a way of its own; 9 has never had one.
+async fn ended_in_every_way(ledger: &dyn Ledger) {
+    use JobState::{Cancelled, Confirmed, Failed, Lost, Rejected, RolledBack, TimedOut};
+    let epoch = begin(ledger, 10).await;
+    let ends = [
+        (Confirmed, None),
+        (Cancelled, None),
+        (Rejected, Some(1)),
+        (Failed, Some(1)),
+        (RolledBack, Some(1)),
+        // Gone and never heard, heard before, and heard since.
+        (TimedOut, None),
+        (TimedOut, Some(0)),
+        (TimedOut, Some(1)),
+        (Lost, Some(1)),
+    ];
+    for n in 0..10 {
+        enrol(ledger, epoch, n, 10 + i64::from(n)).await;
+    }
+    for (n, (state, heard)) in (0..).zip(ends) {
+        change(ledger, epoch, n, |d| {
+            d.job = Some(job(u64::from(n), state));
+            d.last_seen = heard.map(|after| NOW + after);
+        })
+        .await;
+    }
+}
+
+pub(crate) async fn who_failed_is_due_only_shortly_before_the_end(ledger: Arc<dyn Ledger>) {
+    ended_in_every_way(&*ledger).await;
+    let due = async |days: i64| {
+        let query = DueQuery {
+            now: NOW,
+            expires_before_s: NOW_S + 99 * DAY_S,
+            failed_before_s: NOW_S + days * DAY_S,
+            limit: 10,
+        };
+        ledger.due(&fleet("pumps"), &query).await.unwrap()
+    };
+    assert_eq!(due(0).await, [0, 1, 7, 8, 9].map(identity));
+    assert_eq!(due(13).await, [0, 1, 2, 7, 8, 9].map(identity));
+    assert_eq!(due(99).await, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(identity));
+}
+
+pub(crate) async fn candidates_tell_who_failed_and_who_has_not_been_heard_since(ledger: Arc<dyn Ledger>) {
+    ended_in_every_way(&*ledger).await;
+    let candidates = ledger.candidates(&fleet("pumps"), NOW, None, 99).await.unwrap();
+    assert_eq!(candidates.len(), 10);
+    let failed: Vec<_> = candidates.into_iter().filter(|c| c.failed).map(|c| c.device).collect();
+    assert_eq!(failed, [2, 3, 4, 5, 6].map(|n| identity(n).device));
 }
 
 pub(crate) async fn waiting_devices_are_served_longest_first_and_slots_are_counted(ledger: Arc<dyn Ledger>) {
@@ -243,6 +282,31 @@ pub(crate) async fn waiting_devices_are_served_longest_first_and_slots_are_count
     };
     assert_eq!(ledger.in_flight(&elsewhere).await.unwrap(), 0);
     assert!(ledger.queued(&elsewhere, 10).await.unwrap().is_empty());
+}
+
+pub(crate) async fn devices_in_flight_for_something_else_are_counted_by_a_label(ledger: Arc<dyn Ledger>) {
+    let epoch = begin(&*ledger, 6).await;
+    // Ring 0: devices 0, 2 and 4.
+    let jobs = [
+        (0, JobState::Sent, None),
+        (1, JobState::Committing, Some("other")),
+        (2, JobState::Accepted, Some("r")),
+        (3, JobState::TimedOut, Some("other")),
+        (4, JobState::Issued, Some("other")),
+        (5, JobState::Queued, None),
+    ];
+    for (n, state, rotation) in jobs {
+        let mut j = job(u64::from(n), state);
+        j.rotation = rotation.map(str::to_owned);
+        change(&*ledger, epoch, n, |d| d.job = Some(j)).await;
+    }
+    let fleet = fleet("pumps");
+    let groups = |rotation, label| ledger.groups_elsewhere(&fleet, rotation, label);
+    let ring = |zero, one| [("0".to_owned(), zero), ("1".to_owned(), one)];
+    assert_eq!(groups(Some("r"), "ring").await.unwrap(), ring(2, 1));
+    assert_eq!(groups(None, "ring").await.unwrap(), ring(3, 1));
+    assert_eq!(groups(Some("other"), "ring").await.unwrap(), [("0".to_owned(), 2)]);
+    assert_eq!(groups(None, "site").await.unwrap(), [(String::new(), 4)]);
 }
 
 pub(crate) async fn a_read_sees_what_was_acknowledged_before_it(ledger: Arc<dyn Ledger>) {

@@ -40,10 +40,10 @@ pub(crate) async fn every_write_of_an_old_epoch_is_refused(ledger: Arc<dyn Ledge
     stale(ledger.record(old, authority).await);
     stale(ledger.publish_crl(old, crl(1)).await);
     stale(ledger.upsert_claim(old, claim("line", None)).await);
-    stale(ledger.start_rotation(old, rotation("r"), [].into()).await.map(|_| ()));
     stale(ledger.begin_rotation(old, rotation("r"), Vec::new()).await.map(|_| ()));
     let run = certwave_ledger::RunWrite::of(certwave_core::rollout::run::Run::default());
     stale(ledger.write_run(old, "r", NOW, run).await);
+    stale(ledger.skip_renewed(old, "r", NOW).await.map(|_| ()));
     stale(ledger.skip_expired(old, "r", NOW).await.map(|_| ()));
     stale(ledger.append_audit(old, vec![audit(&identity(0), NOW, "x")]).await);
     stale(

@@ -1,5 +1,5 @@
-//! The ledger's tests: [`epochs`], [`objects`], [`devices`], [`records`], [`rotations`], [`staged`] and [`turns`] are one suite for every
-//! database behind the trait, which [`sqlite`] runs; the rest is about SQLite's file.
+//! The ledger's tests: [`epochs`], [`objects`], [`devices`], [`records`], [`rotations`], [`staged`], [`substitutes`] and
+//! [`turns`] are one suite for every database behind the trait, which [`sqlite`] runs; the rest is about SQLite's file.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -22,4 +22,5 @@ mod rotations;
 mod space;
 mod sqlite;
 mod staged;
+mod substitutes;
 mod turns;

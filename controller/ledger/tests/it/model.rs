@@ -137,18 +137,26 @@ impl Model {
         c
     }
 
-    fn due(&self, fleet: &FleetKey, before: i64) -> Vec<DeviceId> {
+    fn due(&self, fleet: &FleetKey, before: i64, failed_before: i64) -> Vec<DeviceId> {
         let mut due: Vec<_> = self
             .devices
             .values()
             .filter(|(d, declared)| *declared && FleetKey::of(d) == *fleet && d.open_job().is_none())
             .filter(|(d, _)| d.not_before.is_none_or(|t| t <= NOW))
-            .filter_map(|(d, _)| Some((d.current.as_ref()?.not_after, d.id.device.clone())))
-            .filter(|(end, _)| (NOW_S + 1..before).contains(end))
+            .filter_map(|(d, _)| Some((d.current.as_ref()?.not_after, d)))
+            .filter(|(end, d)| (NOW_S + 1..before).contains(end) && (*end < failed_before || !failed(d)))
+            .map(|(end, d)| (end, d.id.device.clone()))
             .collect();
         due.sort();
         due.into_iter().map(|(_, id)| id).collect()
     }
+}
+
+/// Its last job went wrong, and if it vanished, it has not been heard since.
+fn failed(d: &Device) -> bool {
+    let Some(job) = &d.job else { return false };
+    let gone = matches!(job.state, JobState::TimedOut | JobState::Lost);
+    job.state.went_wrong() && !(gone && d.last_seen.is_some_and(|t| t > job.since))
 }
 
 fn withdraw(device: &mut Device, declared: &mut bool) {
@@ -274,8 +282,7 @@ async fn compare(ledger: &SqliteLedger, model: &Model) {
             let query = DueQuery {
                 now: NOW,
                 expires_before_s: before,
-                issuer: None,
-                bundle: None,
+                failed_before_s: NOW_S + 10 * DAY_S,
                 limit: 100,
             };
             let due: Vec<_> = ledger
@@ -285,7 +292,7 @@ async fn compare(ledger: &SqliteLedger, model: &Model) {
                 .into_iter()
                 .map(|i| i.device)
                 .collect();
-            assert_eq!(due, model.due(&fleet, before));
+            assert_eq!(due, model.due(&fleet, before, query.failed_before_s));
             let slots = model.devices.values().filter(|(d, _)| FleetKey::of(d) == fleet);
             let slots = slots
                 .filter(|(d, _)| d.job.as_ref().is_some_and(Job::holds_slot))

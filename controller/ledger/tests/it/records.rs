@@ -215,3 +215,29 @@ pub(crate) async fn the_audit_tells_of_a_device_the_last_first(ledger: Arc<dyn L
     ledger.append_audit(epoch, vec![lone]).await.unwrap();
     assert_eq!(ledger.audit(&identity(0), 10).await.unwrap().len(), 2);
 }
+
+pub(crate) async fn jobs_sent_are_a_fleets_first_sendings_since_a_time(ledger: Arc<dyn Ledger>) {
+    let epoch = begin(&*ledger, 2).await;
+    let elsewhere = certwave_ledger::Declaration {
+        fleet: "valves".to_owned(),
+        ..declaration(2)
+    };
+    ledger.declare(epoch, NOW, vec![elsewhere]).await.unwrap();
+    let mut nobodys = audit(&identity(0), NOW + 2, "job-sent");
+    nobodys.identity = None;
+    let lines = [
+        audit(&identity(0), NOW, "job-sent"),
+        audit(&identity(0), NOW + 1, "job-sent"),
+        audit(&identity(0), NOW + 1, "job-sent-again"),
+        audit(&identity(1), NOW + 2, "job-sent"),
+        audit(&identity(2), NOW + 2, "job-sent"),
+        audit(&identity(7), NOW + 2, "job-sent"),
+        nobodys,
+    ];
+    ledger.append_audit(epoch, lines.into()).await.unwrap();
+    for (since, pumps, valves) in [(NOW, 3, 1), (NOW + 1, 2, 1), (NOW + 2, 1, 1), (NOW + 3, 0, 0)] {
+        assert_eq!(ledger.jobs_sent(&fleet("pumps"), since).await.unwrap(), pumps);
+        assert_eq!(ledger.jobs_sent(&fleet("valves"), since).await.unwrap(), valves);
+    }
+    assert_eq!(ledger.jobs_sent(&fleet("unheard-of"), NOW).await.unwrap(), 0);
+}

@@ -38,22 +38,27 @@ suite! { fresh();
     devices::a_refused_write_leaves_nothing_behind
     records::a_device_key_is_for_one_certificate_and_a_serial_for_one_per_issuer
     devices::overdue_are_open_jobs_past_a_deadline_and_timed_out_ones_past_theirs
-    devices::due_are_idle_enrolled_devices_that_expire_or_differ
+    devices::due_are_idle_enrolled_devices_whose_certificates_end_soon
+    devices::who_failed_is_due_only_shortly_before_the_end
+    devices::candidates_tell_who_failed_and_who_has_not_been_heard_since
     devices::waiting_devices_are_served_longest_first_and_slots_are_counted
+    devices::devices_in_flight_for_something_else_are_counted_by_a_label
     objects::objects_are_written_once_a_job_has_ended_or_a_change_has_aged
     records::crl_numbers_rise
     records::a_claims_quota_holds_against_concurrent_devices
     records::a_claim_is_closed_by_suspension_end_and_binding
     records::the_audit_tells_of_a_device_the_last_first
+    records::jobs_sent_are_a_fleets_first_sendings_since_a_time
     devices::a_read_sees_what_was_acknowledged_before_it
     devices::any_bundle_is_stored
-    rotations::members_are_chosen_once_in_the_order_of_their_end
     rotations::a_members_outcome_follows_its_job
     rotations::a_planned_retry_keeps_its_place_in_line
     rotations::who_is_busy_elsewhere_keeps_no_rotation_from_ending
     rotations::who_leaves_the_fleet_is_skipped
     rotations::who_has_expired_gets_no_turn
     rotations::a_rotation_ends_once_and_nobody_else_gets_a_turn
+    rotations::the_last_rotation_of_a_fleet_is_the_one_that_ended_last
+    rotations::who_was_renewed_meanwhile_is_skipped_unless_the_ca_is_to_change
     staged::candidates_are_declared_enrolled_and_alive
     staged::a_rotation_begins_once_with_its_members_in_waves
     staged::waiting_members_come_in_order_within_waves_windows_and_groups
@@ -62,8 +67,11 @@ suite! { fresh();
     turns::who_timed_out_is_tried_again_once_heard
     turns::confirmed_members_are_sent_back_while_they_can_be
     turns::nobody_waits_for_a_way_back_that_is_closed
+    turns::a_way_back_that_is_called_off_leaves_the_new_certificate
     turns::failed_members_get_another_turn_when_a_person_says_so
     staged::a_step_of_a_run_is_stored_whole_and_none_after_the_end
+    substitutes::the_member_of_a_later_wave_heard_last_takes_the_place_of_who_is_offline
+    substitutes::substitutes_run_out_and_those_never_heard_come_last
     turns::who_is_in_the_way_and_who_is_left_is_known_by_group_and_end
     turns::a_confirmed_trust_job_leads_to_the_leaf_and_only_who_is_there_gets_another_turn
 }

@@ -204,6 +204,8 @@ pub(crate) async fn failed_members_get_another_turn_when_a_person_says_so(ledger
     let epoch = staged(&*ledger, &[0, 0, 0, 0, 0, 0, 1, 0]).await;
     for (n, state) in (0u32..).zip(states) {
         rotate(&*ledger, epoch, n, u64::from(n), state).await;
+        // The pause after a failure, longer than a person wants to wait who has mended something.
+        change(&*ledger, epoch, n, |d| d.not_before = Some(NOW + 600_000)).await;
     }
     ledger.withdraw(epoch, NOW, &object("plant", 7)).await.unwrap();
     let retry = RunWrite {
@@ -219,6 +221,10 @@ pub(crate) async fn failed_members_get_another_turn_when_a_person_says_so(ledger
         assert_eq!(waiting(&*ledger, &anybody(NOW)).await, [0, 1, 2]);
         let left = counts(&*ledger, 0).await;
         assert_eq!((left.failures(), left.vanished(), left.confirmed), (1, 2, 1));
+        assert!(
+            device(&*ledger, 3).await.not_before.is_some(),
+            "who vanished is heard first"
+        );
     }
 }
 
@@ -296,4 +302,65 @@ pub(crate) async fn who_is_in_the_way_and_who_is_left_is_known_by_group_and_end(
     assert_eq!(counts(&*ledger, 0).await, expected);
     // A wave that is planned and has nobody is there all the same.
     assert_eq!(ledger.wave_counts("r").await.unwrap().len(), 3);
+}
+
+pub(crate) async fn a_way_back_that_is_called_off_leaves_the_new_certificate(ledger: Arc<dyn Ledger>) {
+    let epoch = staged(&*ledger, &[0, 0, 0, 0, 1]).await;
+    for n in 0..5 {
+        confirm(&*ledger, epoch, n, u64::from(n), NOW).await;
+    }
+    let revert = Revert {
+        from_wave: 0,
+        through_wave: 1,
+        min_not_after_s: NOW_S,
+        confirmed_after: NOW,
+    };
+    let revert = RunWrite {
+        revert: Some(revert),
+        ..RunWrite::of(Run::default())
+    };
+    step(&*ledger, epoch, revert).await;
+    // Not asked yet; offline with its job waiting; on its way; back already.
+    job_to(&*ledger, epoch, 1, 11, JobKind::Rollback, JobState::Queued).await;
+    job_to(&*ledger, epoch, 2, 12, JobKind::Rollback, JobState::Accepted).await;
+    job_to(&*ledger, epoch, 3, 13, JobKind::Rollback, JobState::Confirmed).await;
+    let now = counts(&*ledger, 0).await;
+    assert_eq!(
+        (now.reverting, now.offline, now.reverted),
+        (2, 1, 1),
+        "who is offline blocks nobody"
+    );
+
+    let resume = |reverted| RunWrite {
+        retry: Some(Retry {
+            through_wave: 0,
+            failed: true,
+            reverted,
+        }),
+        ..RunWrite::of(Run::default())
+    };
+    step(&*ledger, epoch, resume(false)).await;
+    assert_eq!(
+        counts(&*ledger, 0).await,
+        now,
+        "another try for who failed sends nobody anywhere"
+    );
+    for _ in 0..2 {
+        step(&*ledger, epoch, resume(true)).await;
+        let now = counts(&*ledger, 0).await;
+        assert_eq!((now.confirmed, now.planned, now.reverting, now.offline), (3, 1, 0, 0));
+        assert_eq!(waiting(&*ledger, &anybody(NOW)).await, [3], "taken back in line");
+        assert_eq!(counts(&*ledger, 1).await.reverting, 1, "not of this wave");
+    }
+    assert_eq!(ledger.reverting("r", NOW, 9).await.unwrap(), [identity(4)]);
+    // The job that still waited is cancelled: nothing has happened to the device.
+    job_to(&*ledger, epoch, 1, 11, JobKind::Rollback, JobState::Cancelled).await;
+    assert_eq!(outcome(&*ledger, 1).await, MemberOutcome::Confirmed);
+    // What was under way ends as it ends.
+    job_to(&*ledger, epoch, 2, 12, JobKind::Rollback, JobState::Confirmed).await;
+    assert_eq!(outcome(&*ledger, 2).await, MemberOutcome::Reverted);
+    // A cancelled way back of one that nobody has called back is a way back that failed.
+    job_to(&*ledger, epoch, 4, 14, JobKind::Rollback, JobState::Queued).await;
+    job_to(&*ledger, epoch, 4, 14, JobKind::Rollback, JobState::Cancelled).await;
+    assert_eq!(outcome(&*ledger, 4).await, MemberOutcome::Unreverted);
 }

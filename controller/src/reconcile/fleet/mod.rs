@@ -39,6 +39,13 @@ pub(super) fn key(object: &ObjectRef) -> FleetKey {
     }
 }
 
+/// The Rotation after whose breach nothing is rotated by itself with the fleet's present template.
+async fn blocked_by(shared: &Shared, object: &Fleet, fleet: &FleetKey) -> Result<Option<String>> {
+    let block = shared.ledger.template_block(fleet).await?;
+    let mine = block.filter(|block| block.template == super::rotation::template(object, &object.spec.issuer_ref));
+    Ok(mine.map(|block| block.rotation.name))
+}
+
 impl Reconciler for Fleets {
     type Object = Fleet;
     const KIND: &'static str = "Fleet";
@@ -62,11 +69,14 @@ impl Reconciler for Fleets {
             counts,
             claims,
             rotation: shared.rotation_of(&fleet),
+            last_rotation: shared.ledger.last_rotation(&fleet).await?.map(|object| object.name),
+            in_time: shared.in_time(&fleet),
+            blocked_by: blocked_by(shared, &object, &fleet).await?,
             connected: link.connected,
             error: link.error,
             now: now_s(),
         };
-        let status = view::status(&object, &resolved, observed);
+        let status = view::status(&object, &resolved, &observed);
         match resolved.entry {
             Ok(entry) => {
                 if shared

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use certwave_core::model::ObjectRef;
 use certwave_core::policy::{FleetPolicy, JobPolicy};
+use certwave_core::rollout::strategy::Strategy;
+use certwave_core::rollout::window::Calendar;
 use certwave_crds::{AllowedNamespaces, DeviceLimits, Fleet, NamespacesFrom, RetriedOutcome};
 use certwave_pki::{AttributeType, CsrPolicy, LeafTemplate, SanKind, TemplateSpec};
 use certwave_protocol::ids::{BrokerId, Fingerprint};
@@ -21,6 +23,7 @@ use crate::reconcile::drive::name;
 use crate::reconcile::error::Result;
 use crate::reconcile::shared::Shared;
 use crate::reconcile::status::Verdict;
+use crate::reconcile::strategy::strategy;
 use crate::registry::FleetEntry;
 
 /// What there is of a fleet.
@@ -165,7 +168,11 @@ fn entry(
         .chain(moving.iter().cloned())
         .collect();
     let bundle = Fingerprint::of_bundle(&anchors);
-    let rotation = &fleet.spec.rotation;
+    // A mistyped time zone must not keep devices from enrolling.
+    let (strategy, calendar, strategy_fault) = match declared_strategy(fleet) {
+        Ok((strategy, calendar)) => (strategy, calendar, None),
+        Err(fault) => (Strategy::default(), Calendar::default(), Some(fault)),
+    };
     Ok(FleetEntry {
         key: key(own),
         uid: fleet.meta().uid.clone().unwrap_or_default(),
@@ -174,9 +181,10 @@ fn entry(
             renew_before: certificate.renew_before.as_millis(),
             issuer: issuer.entry.ca.key_id().to_string(),
             bundle,
-            max_in_flight: rotation.limits.max_in_flight.max(1).unsigned_abs(),
-            job: job_policy(&rotation.device),
         },
+        calendar: Arc::new(calendar),
+        strategy: Arc::new(strategy),
+        strategy_fault,
         issuer: issuer.entry.clone(),
         template,
         csr: CsrPolicy {
@@ -194,6 +202,12 @@ fn entry(
         anchors: anchors.into_iter().map(Der).collect(),
         bundle,
     })
+}
+
+fn declared_strategy(fleet: &Fleet) -> std::result::Result<(Strategy, Calendar), String> {
+    let strategy = strategy(fleet, None).map_err(|fault| fault.to_string())?;
+    let calendar = Calendar::compile(&strategy.windows).map_err(|fault| format!("spec.rotation.windows: {fault}"))?;
+    Ok((strategy, calendar))
 }
 
 /// How jobs run, as the engine has it.
@@ -245,6 +259,8 @@ pub(super) fn same(a: &FleetEntry, b: &FleetEntry) -> bool {
     a.uid == b.uid
         && a.broker == b.broker
         && a.policy == b.policy
+        && a.strategy == b.strategy
+        && a.strategy_fault == b.strategy_fault
         && a.template == b.template
         && a.csr == b.csr
         && a.validity == b.validity

@@ -1,51 +1,76 @@
-//! `Rotation`: its members chosen once, its entry for the engine, its counts and its end.
+//! `Rotation`: planned once, judged every other second, handed to the engine, shown.
+//!
+//! What follows is decided in [`certwave_core::rollout`]; here it is stored and made visible. `draft` chooses members, `progress`
+//! judges, `gates` asks outside, `outlook` says whether all will be in time, `people` reads what people want, `tell` makes events,
+//! audit and metrics of what happened, `view` the status.
 
-mod decide;
+mod automatic;
+mod counts;
+mod draft;
+mod gates;
+mod outlook;
+mod people;
+mod precedence;
+mod preview;
+mod progress;
+mod tell;
 mod view;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use certwave_core::model::ObjectRef;
-use certwave_crds::{ControlState, Rotation, RotationPhase};
-use certwave_ledger::{FleetKey, RotationCounts, RotationOutcome, RotationRecord};
+use certwave_core::rollout::plan::{Fit, PlanError};
+use certwave_core::rollout::run::{Plan, Run};
+use certwave_core::rollout::strategy::Strategy;
+use certwave_core::rollout::window::Calendar;
+use certwave_crds::{ControlState, Fleet, Rotation, RotationMode, RotationReason};
+use certwave_ledger::{FleetKey, RotationOutcome, RotationRecord};
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::{self, Store};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use super::authority::ready;
 use super::drive::{Reconciler, name};
-use super::error::Result;
-use super::fleet::job_policy;
-use super::shared::{Run, Shared};
+use super::error::{Error, Result};
+use super::shared::Shared;
 use super::status::{Verdict, publish};
+use super::strategy::strategy;
 use super::time::{now_ms, now_s};
-use crate::registry::{FleetEntry, IssuerEntry, RotationControl, RotationEntry};
-use decide::{Phase, decide};
+use crate::registry::{FleetEntry, IssuerEntry};
+use draft::Scope;
+use view::Observed;
+
+pub(super) use automatic::{run as automatic, template};
 
 const MANAGER: &str = "certwave-rotation";
-/// How often the counts of a running Rotation are looked at, and written if they changed.
-const COUNTING: Duration = Duration::from_secs(2);
+/// How often a running Rotation is judged; its status is written if it changed.
+const JUDGING: Duration = Duration::from_secs(2);
 /// How soon one that waits is looked at again.
 const WAITING: Duration = Duration::from_secs(5);
-/// Failures shown.
+/// Devices named in a status.
 const EXAMPLES: u32 = 20;
 
 /// The reconciler of `Rotation`.
 pub(super) struct Rotations {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
     /// All of them: one runs over a fleet at a time.
-    pub(super) store: Store<Rotation>,
-    pub(super) quiet: Quiet,
-    pub(super) seen: Seen,
+    store: Store<Rotation>,
+    fleets: Store<Fleet>,
+    gates: gates::Gates,
+    teller: tell::Teller,
+    outlooks: outlook::Outlooks,
+    /// When each Rotation's members were last compared with its fleet's devices.
+    joined: Mutex<HashMap<String, i64>>,
+    seen: Seen,
 }
 
 /// Those that have been looked at since the start, with their uids.
 #[derive(Default)]
-pub(super) struct Seen(Mutex<HashMap<ObjectRef, String>>);
+struct Seen(Mutex<HashMap<ObjectRef, String>>);
 
 impl Seen {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectRef, String>> {
@@ -57,29 +82,10 @@ impl Seen {
     }
 }
 
-/// Since when nothing but offline devices is left of a Rotation, by uid.
-#[derive(Default)]
-pub(super) struct Quiet(Mutex<HashMap<String, (RotationCounts, Instant)>>);
-
-impl Quiet {
-    /// For how long the counts have been these.
-    fn since(&self, uid: &str, counts: RotationCounts, now: Instant) -> Duration {
-        let mut quiet = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = quiet.entry(uid.to_owned()).or_insert((counts, now));
-        if entry.0 != counts {
-            *entry = (counts, now);
-        }
-        now.saturating_duration_since(entry.1)
-    }
-
-    fn forget(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-    }
-}
-
 /// What a Rotation runs with.
-struct Plan {
+struct Needs {
     fleet: Arc<FleetEntry>,
+    /// The CA that the fleet moves to, and its anchor, DER.
     issuer: Option<(IssuerEntry, Vec<u8>)>,
 }
 
@@ -102,7 +108,10 @@ impl Reconciler for Rotations {
         if let Some(uid) = self.seen.uid(object) {
             self.stop(&uid, object);
             if self.shared.ledger.rotation(&uid).await?.is_some() {
-                self.end(&uid, RotationOutcome::Cancelled).await?;
+                let (ledger, epoch) = (&self.shared.ledger, self.shared.epoch);
+                ledger
+                    .end_rotation(epoch, &uid, RotationOutcome::Cancelled, now_ms())
+                    .await?;
             }
             self.seen.lock().remove(object);
         }
@@ -116,6 +125,20 @@ impl Reconciler for Rotations {
 }
 
 impl Rotations {
+    pub(super) fn new(shared: Arc<Shared>, store: Store<Rotation>, fleets: Store<Fleet>) -> Result<Self> {
+        let client = crate::gates::Client::new().map_err(|error| Error::Gates(error.to_string()))?;
+        Ok(Self {
+            gates: gates::Gates::new(client, Arc::clone(&shared.metrics)),
+            teller: tell::Teller::new(&shared),
+            outlooks: outlook::Outlooks::default(),
+            joined: Mutex::default(),
+            seen: Seen::default(),
+            shared,
+            store,
+            fleets,
+        })
+    }
+
     async fn look_at(&self, object: &Rotation) -> Result<Action> {
         let Some(uid) = object.uid() else {
             return Ok(Action::await_change());
@@ -124,47 +147,85 @@ impl Rotations {
             self.stop(&uid, &name(object));
             return Ok(Action::await_change());
         }
-        let stored = self.shared.ledger.rotation(&uid).await?;
-        let verdict = match (&stored, self.plan(object)) {
-            // It began: what is missing now pauses it, and counts go on.
-            (Some(_), plan) => plan,
-            (None, Ok(plan)) if object.spec.control.state == ControlState::Running => {
-                self.begin(object, &uid, &plan).await?;
-                Ok(plan)
-            }
-            (None, Ok(_)) if object.spec.control.state == ControlState::Aborted => {
-                return self.show(object, Phase::Aborted, RotationCounts::default(), &[]).await;
-            }
-            (None, Ok(_)) => Err(Verdict::no("Paused", "spec.control.state is Paused; nothing has begun")),
-            (None, Err(verdict)) => Err(verdict),
-        };
-        match verdict {
-            Ok(plan) => self.advance(object, &uid, plan).await,
-            Err(verdict) => {
-                self.shared.registry.set_waiting(&uid, stored.is_some());
-                self.shared.registry.set_rotation(uid.clone(), None);
-                let counts = if stored.is_some() {
-                    self.shared.ledger.rotation_counts(&uid).await?
-                } else {
-                    RotationCounts::default()
-                };
-                self.show(object, Phase::Waiting(verdict), counts, &[]).await
-            }
+        if object.spec.mode == RotationMode::Preview {
+            return self.preview(object).await;
+        }
+        if let Some(stored) = self.shared.ledger.rotation(&uid).await? {
+            return self.go_on(object, &uid, stored).await;
+        }
+        if object.spec.control.state == ControlState::Aborted {
+            return self.show(object, &Observed::aborted()).await;
+        }
+        match self.begin(object, &uid).await? {
+            Ok(true) => match self.shared.ledger.rotation(&uid).await? {
+                Some(stored) => self.go_on(object, &uid, stored).await,
+                None => Ok(Action::requeue(WAITING)),
+            },
+            Ok(false) => self.show(object, &Observed::nobody()).await,
+            Err(verdict) => self.show(object, &Observed::waiting(verdict)).await,
         }
     }
 
-    /// What the Rotation needs, or what is missing.
-    fn plan(&self, object: &Rotation) -> std::result::Result<Plan, Verdict> {
-        let own = name(object);
-        if let Some(other) = self.before(object) {
+    /// Plans it, once. `Ok(false)`: there is no device to rotate.
+    async fn begin(&self, object: &Rotation, uid: &str) -> Result<std::result::Result<bool, Verdict>> {
+        if let Some(other) = precedence::before(object, &self.store) {
             let message = format!("the Rotation {other} runs over this fleet; this one begins when it has ended");
-            return Err(Verdict::no("AnotherRotation", message));
+            return Ok(Err(Verdict::no("AnotherRotation", message)));
         }
-        let fleet_name = &object.spec.fleet_ref.name;
-        let key = FleetKey {
-            namespace: own.namespace.clone(),
-            name: fleet_name.clone(),
+        let needs = match self.needs(object) {
+            Ok(needs) => needs,
+            Err(verdict) => return Ok(Err(verdict)),
         };
+        if object.spec.control.state == ControlState::Paused {
+            let message = "spec.control.state is Paused; nothing has begun";
+            return Ok(Err(Verdict::no("Paused", message)));
+        }
+        let strategy = match self.strategy(object) {
+            Ok((strategy, _)) => strategy,
+            Err(verdict) => return Ok(Err(verdict)),
+        };
+        let (ledger, now) = (&*self.shared.ledger, now_ms());
+        let scope = scope(object, &needs, &strategy, now);
+        let drafted = draft::draft(ledger, &needs.fleet.key, now, &strategy, &scope, fit(object)).await?;
+        let draft = match drafted {
+            Ok(draft) => draft,
+            Err(PlanError::Nobody) => {
+                self.adopt(object, &needs.fleet).await?;
+                return Ok(Ok(false));
+            }
+            Err(error) => return Ok(Err(invalid_plan(&error))),
+        };
+        let online = self.online(&strategy, &needs.fleet.key).await?;
+        let record = RotationRecord {
+            uid: uid.to_owned(),
+            object: name(object),
+            fleet: needs.fleet.key.clone(),
+            reason: format!("{:?}", object.spec.reason),
+            issuer: needs.issuer.as_ref().map(|(entry, _)| entry.ca.key_id().to_string()),
+            started: now,
+            plan: draft.plan,
+            strategy,
+        };
+        let epoch = self.shared.epoch;
+        let members = ledger.begin_rotation(epoch, record, draft.members).await?;
+        let run = Run {
+            wave_since: now,
+            online_before: online,
+            ..Run::default()
+        };
+        ledger
+            .write_run(epoch, uid, now, certwave_ledger::RunWrite::of(run))
+            .await?;
+        tracing::info!(rotation = object.name_any(), members, "rotation begins");
+        self.adopt(object, &needs.fleet).await?;
+        Ok(Ok(true))
+    }
+
+    /// Fleet and CA, or which of them is missing.
+    fn needs(&self, object: &Rotation) -> std::result::Result<Needs, Verdict> {
+        let own = name(object);
+        let fleet_name = &object.spec.fleet_ref.name;
+        let key = fleet_key(object);
         let fleet = self.shared.registry.fleet(&key).ok_or_else(|| {
             let there = self.shared.fleets.get(&ObjectRef {
                 namespace: key.namespace.clone(),
@@ -193,46 +254,48 @@ impl Rotations {
                 Some((authority.entry.clone(), authority.anchor().to_vec()))
             }
         };
-        Ok(Plan { fleet, issuer })
+        Ok(Needs { fleet, issuer })
     }
 
-    /// An older Rotation over the same fleet that has not ended.
-    fn before(&self, object: &Rotation) -> Option<String> {
-        let age = |rotation: &Rotation| (rotation.meta().creation_timestamp.clone(), rotation.name_any());
-        let own = age(object);
-        let older = self.store.state().into_iter().filter(|other| {
-            other.namespace() == object.namespace()
-                && other.spec.fleet_ref == object.spec.fleet_ref
-                && !view::is_over(other)
-                && age(other) < own
-        });
-        older.map(|other| other.name_any()).min()
+    /// What a Rotation that begins now would go by.
+    fn strategy(&self, object: &Rotation) -> std::result::Result<(Strategy, Calendar), Verdict> {
+        let key =
+            reflector::ObjectRef::new(&object.spec.fleet_ref.name).within(&object.namespace().unwrap_or_default());
+        let fleet = self.fleets.get(&key).ok_or_else(|| {
+            Verdict::no(
+                "FleetNotFound",
+                format!("there is no Fleet {}", object.spec.fleet_ref.name),
+            )
+        })?;
+        let strategy = strategy(&fleet, Some(object)).map_err(|e| Verdict::no("InvalidStrategy", e.to_string()))?;
+        let calendar = Calendar::compile(&strategy.windows)
+            .map_err(|e| Verdict::no("InvalidStrategy", format!("spec.windows: {e}")))?;
+        Ok((strategy, calendar))
     }
 
-    /// Chooses the members, once.
-    async fn begin(&self, object: &Rotation, uid: &str, plan: &Plan) -> Result<()> {
-        let record = RotationRecord {
-            uid: uid.to_owned(),
-            object: name(object),
-            fleet: plan.fleet.key.clone(),
-            reason: format!("{:?}", object.spec.reason),
-            issuer: plan.issuer.as_ref().map(|(entry, _)| entry.ca.key_id().to_string()),
-            started: now_ms(),
-            // Of a Rotation of one wave the ledger makes these itself.
-            strategy: certwave_core::rollout::strategy::Strategy::default(),
-            plan: certwave_core::rollout::run::Plan {
-                waves: Vec::new(),
-                hash: String::new(),
-            },
+    /// Devices online, where a gate wants to know.
+    async fn online(&self, strategy: &Strategy, fleet: &FleetKey) -> Result<Option<u32>> {
+        if !gates::Gates::count_online(strategy) {
+            return Ok(None);
+        }
+        let (mut online, mut after) = (0, None);
+        let Some(broker) = self.shared.registry.fleet(fleet).map(|entry| entry.broker.clone()) else {
+            return Ok(None);
         };
-        let selector = object.spec.selector.clone().unwrap_or_default().match_labels;
-        let members = self
-            .shared
-            .ledger
-            .start_rotation(self.shared.epoch, record, selector)
-            .await?;
-        tracing::info!(rotation = object.name_any(), members, "rotation begins");
-        self.adopt(object, &plan.fleet).await
+        loop {
+            let page = self.shared.ledger.candidates(fleet, now_ms(), after, 5_000).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.row);
+            let there = page.iter().filter(|device| {
+                let id = certwave_core::model::Identity {
+                    broker: broker.clone(),
+                    device: device.device.clone(),
+                };
+                self.shared.registry.presence.online(&id)
+            });
+            online += u32::try_from(there.count()).unwrap_or(u32::MAX);
+        }
+        Ok(Some(online))
     }
 
     /// The Fleet owns its Rotations.
@@ -264,138 +327,75 @@ impl Rotations {
         }
     }
 
-    /// Hands it to the engine, counts, and ends it when there is nothing left to do.
-    async fn advance(&self, object: &Rotation, uid: &str, plan: Plan) -> Result<Action> {
-        let own = name(object);
-        let control = object.spec.control.state;
-        let fleet = plan.fleet.clone();
-        if control != ControlState::Aborted {
-            let (issuer, anchor) = plan.issuer.unzip();
-            let trusted = anchor
-                .as_ref()
-                .is_none_or(|anchor| fleet.anchors.iter().any(|der| der.0 == *anchor));
-            self.shared.rotations.set(
-                &own,
-                Some(Run {
-                    fleet: fleet.key.clone(),
-                    anchor,
-                }),
-            );
-            // No leaf of the new CA before its anchor is in the fleet's bundle, which the fleet's reconciler sees to next.
-            let control = if trusted { control } else { ControlState::Paused };
-            self.hand_over(object, uid, &fleet, issuer, control);
-        }
-        let mut counts = self.shared.ledger.rotation_counts(uid).await?;
-        // Those whose certificates end while they wait for their turn never get it.
-        let ledger = &self.shared.ledger;
-        if counts.planned > 0
-            && counts.in_flight == 0
-            && ledger.skip_expired(self.shared.epoch, uid, now_ms()).await? > 0
-        {
-            counts = ledger.rotation_counts(uid).await?;
-        }
-        let quiet = self.quiet.since(uid, counts, Instant::now());
-        let phase = decide(control, &counts, quiet);
-        if let Some(outcome) = phase.outcome() {
-            self.stop(uid, &own);
-            self.end(uid, outcome).await?;
-        }
-        let examples = if counts.failures() > 0 {
-            self.shared.ledger.rotation_examples(uid, EXAMPLES).await?
-        } else {
-            Vec::new()
-        };
-        self.show(object, phase, counts, &examples).await
-    }
-
-    fn hand_over(
-        &self,
-        object: &Rotation,
-        uid: &str,
-        fleet: &FleetEntry,
-        issuer: Option<IssuerEntry>,
-        control: ControlState,
-    ) {
-        let spec = &object.spec;
-        let limit = spec
-            .limits
-            .as_ref()
-            .map(|limits| limits.max_in_flight.max(1).unsigned_abs());
-        let entry = RotationEntry {
-            uid: uid.to_owned(),
-            object: name(object),
-            fleet: fleet.key.clone(),
-            issuer,
-            max_in_flight: limit.unwrap_or(fleet.policy.max_in_flight),
-            job: spec
-                .device
-                .as_ref()
-                .map_or_else(|| fleet.policy.job.clone(), job_policy),
-            control: match control {
-                ControlState::Running => RotationControl::Running,
-                ControlState::Paused | ControlState::Aborted => RotationControl::Paused,
-            },
-        };
-        let same = self.shared.registry.rotation(uid).is_some_and(|old| {
-            let key = |e: &RotationEntry| e.issuer.as_ref().map(|issuer| issuer.ca.certificate_der().clone());
-            old.max_in_flight == entry.max_in_flight
-                && old.job == entry.job
-                && old.control == entry.control
-                && key(&old) == key(&entry)
-        });
-        if !same {
-            self.shared.registry.set_rotation(uid.to_owned(), Some(entry));
-        }
-        self.shared.registry.set_waiting(uid, false);
-    }
-
     fn stop(&self, uid: &str, object: &ObjectRef) {
         self.shared.registry.set_rotation(uid.to_owned(), None);
         self.shared.registry.set_waiting(uid, false);
         self.shared.rotations.set(object, None);
-        self.quiet.forget(uid);
+        self.gates.forget(uid);
+        self.teller.forget(uid);
+        self.outlooks.forget(uid);
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
-    async fn end(&self, uid: &str, outcome: RotationOutcome) -> Result<()> {
-        Ok(self
-            .shared
-            .ledger
-            .end_rotation(self.shared.epoch, uid, outcome, now_ms())
-            .await?)
-    }
-
-    async fn show(
-        &self,
-        object: &Rotation,
-        phase: Phase,
-        counts: RotationCounts,
-        examples: &[certwave_ledger::RotationExample],
-    ) -> Result<Action> {
-        let status = view::status(object, &phase, &counts, examples, now_s());
-        let over = matches!(
-            status.phase,
-            Some(RotationPhase::Complete | RotationPhase::Failed | RotationPhase::Aborted)
-        );
+    async fn show(&self, object: &Rotation, observed: &Observed<'_>) -> Result<Action> {
+        let status = view::status(object, observed, now_s());
+        self.teller.phase(object, status.phase, observed).await;
         let api = self.shared.api(&object.namespace().unwrap_or_default());
-        if publish(&api, object, MANAGER, object.status.as_ref(), &status).await? {
-            self.shared.wrote("Rotation", "ok");
-        }
-        Ok(match phase {
-            _ if over => Action::await_change(),
-            Phase::Waiting(_) => Action::requeue(WAITING),
-            _ => Action::requeue(COUNTING),
+        publish(&api, object, MANAGER, object.status.as_ref(), &status).await?;
+        Ok(match status.phase {
+            phase if view::over(phase) => Action::await_change(),
+            Some(certwave_crds::RotationPhase::Pending) => Action::requeue(WAITING),
+            _ => Action::requeue(JUDGING),
         })
     }
 }
 
-/// Sums over [`RotationCounts`].
-trait Sums {
-    /// Devices that went wrong.
-    fn failures(&self) -> u32;
+/// The fleet that it is about.
+fn fleet_key(object: &Rotation) -> FleetKey {
+    FleetKey {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.spec.fleet_ref.name.clone(),
+    }
 }
 
-impl Sums for RotationCounts {
-    fn failures(&self) -> u32 {
-        self.rejected + self.failed + self.timed_out + self.rolled_back + self.lost
+/// Whom it is for.
+fn scope(object: &Rotation, needs: &Needs, strategy: &Strategy, now: i64) -> Scope {
+    let automatic = automatic::made(object);
+    let seconds = |ahead: i64| now.saturating_add(ahead).div_euclid(1000);
+    let moves = matches!(
+        object.spec.reason,
+        RotationReason::CaChange | RotationReason::CaCompromise
+    );
+    let target = needs.issuer.as_ref().filter(|_| moves);
+    Scope {
+        selector: object.spec.selector.clone().unwrap_or_default().match_labels,
+        due_before: automatic.then(|| seconds(needs.fleet.policy.renew_before)),
+        failed_before: automatic.then(|| seconds(strategy.override_before_expiry.unwrap_or(0))),
+        not_of: target.map(|(entry, _)| entry.ca.key_id().to_string()),
+        confirmed_before: None,
     }
+}
+
+/// When a compromised CA is cut off, Unix seconds.
+fn cutoff(object: &Rotation) -> Option<i64> {
+    object.spec.cutoff.as_ref().map(|time| time.0.as_second())
+}
+
+/// An automatic Rotation takes the waves as far as the devices reach: nobody is there to mend its plan.
+fn fit(object: &Rotation) -> Fit {
+    if automatic::made(object) {
+        Fit::Shrink
+    } else {
+        Fit::Exact
+    }
+}
+
+fn invalid_plan(error: &PlanError) -> Verdict {
+    Verdict::no("InvalidPlan", format!("nothing is started: {error}"))
+}
+
+/// The plan and how far it is, for those who only look.
+struct Stored<'a> {
+    plan: &'a Plan,
+    run: &'a Run,
 }

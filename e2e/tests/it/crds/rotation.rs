@@ -128,7 +128,8 @@ async fn a_rotation_keeps_what_it_was_created_with_but_for_control() {
         (json!({ "waves": null }), kept),
         (json!({ "gates": [] }), kept),
         (json!({ "windows": [] }), kept),
-        (json!({ "cutoff": "2031-01-01T00:00:00Z" }), kept),
+        // Set after a preview has named whom it cuts off, and put off when too many are left.
+        (json!({ "cutoff": "2031-01-01T00:00:00Z" }), ""),
         (json!({ "mode": "Run" }), kept),
         (json!({ "control": { "approval": { "throughWave": 1 } } }), ""),
     ];

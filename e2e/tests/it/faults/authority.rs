@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::world::{ENDS, SOON, World, patch};
 
-async fn create(world: &World, name: &str, spec: &Value) -> CertificateAuthority {
+/// Creates a CA and waits until it is ready.
+pub(crate) async fn create(world: &World, name: &str, spec: &Value) -> CertificateAuthority {
     let metadata = json!({ "name": name, "namespace": world.stack.namespace() });
     let object = json!({ "apiVersion": "certwave.dev/v1alpha1", "kind": "CertificateAuthority", "metadata": metadata, "spec": spec });
     world.stack.api.apply(&object.to_string()).unwrap();

@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 /// The ledger's file, for reading.
-pub(super) struct History(Connection);
+pub(crate) struct History(pub(crate) Connection);
 
 /// Keeps everybody else from writing until it is dropped.
 pub(super) struct Lock(Connection);
@@ -27,7 +27,7 @@ impl Drop for Lock {
 }
 
 impl History {
-    pub(super) fn open(ledger: &Path) -> rusqlite::Result<Self> {
+    pub(crate) fn open(ledger: &Path) -> rusqlite::Result<Self> {
         let db = Connection::open_with_flags(ledger, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         db.busy_timeout(std::time::Duration::from_secs(5))?;
         Ok(Self(db))
@@ -39,7 +39,7 @@ impl History {
     }
 
     /// Steps of all jobs but enrolments.
-    pub(super) fn steps(&self) -> usize {
+    pub(crate) fn steps(&self) -> usize {
         self.number(
             "SELECT count(*) FROM audit a JOIN jobs j ON j.id = a.job
              WHERE a.what LIKE 'job-%' AND j.kind <> 'enrol'",
@@ -47,7 +47,7 @@ impl History {
     }
 
     /// Jobs that reached this state at some time.
-    pub(super) fn reached(&self, state: &str) -> usize {
+    pub(crate) fn reached(&self, state: &str) -> usize {
         let query = format!(
             "SELECT count(DISTINCT a.job) FROM audit a JOIN jobs j ON j.id = a.job
              WHERE a.what = 'job-{state}' AND j.kind <> 'enrol'"
@@ -56,7 +56,7 @@ impl History {
     }
 
     /// Jobs, enrolments left out, that ended at some time in another way than by their confirmation.
-    pub(super) fn went_wrong(&self) -> usize {
+    pub(crate) fn went_wrong(&self) -> usize {
         self.number(
             "SELECT count(DISTINCT a.job) FROM audit a JOIN jobs j ON j.id = a.job
              WHERE j.kind <> 'enrol' AND a.what IN
@@ -65,7 +65,7 @@ impl History {
     }
 
     /// Devices whose object does not show yet what the ledger has.
-    pub(super) fn unshown(&self) -> usize {
+    pub(crate) fn unshown(&self) -> usize {
         self.number("SELECT count(*) FROM devices WHERE declared = 1 AND project_rev > projected_rev")
     }
 
@@ -75,14 +75,14 @@ impl History {
     }
 
     /// Devices that an object declares.
-    pub(super) fn declared(&self) -> BTreeSet<String> {
+    pub(crate) fn declared(&self) -> BTreeSet<String> {
         let mut get = self.0.prepare("SELECT device FROM devices WHERE declared = 1").unwrap();
         let rows = get.query_map([], |row| row.get(0)).unwrap();
         rows.collect::<rusqlite::Result<_>>().unwrap()
     }
 
     /// SHA-256 of the certificate that a device has now.
-    pub(super) fn current(&self, device: &str) -> Option<String> {
+    pub(crate) fn current(&self, device: &str) -> Option<String> {
         let mut get = self
             .0
             .prepare("SELECT c.fingerprint FROM devices d JOIN certificates c ON c.id = d.current WHERE d.device = ?1")
@@ -92,7 +92,7 @@ impl History {
     }
 
     /// Devices that hold a slot now.
-    pub(super) fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.number(
             "SELECT count(*) FROM devices WHERE job_open = 1 AND job_kind <> 'enrol'
                 AND job_state IN ('Sent', 'Accepted', 'Issued', 'Committing')",
@@ -100,7 +100,7 @@ impl History {
     }
 
     /// A device whose job is in this state now.
-    pub(super) fn device_in(&self, state: &str) -> Option<String> {
+    pub(crate) fn device_in(&self, state: &str) -> Option<String> {
         let mut get = self
             .0
             .prepare("SELECT device FROM devices WHERE job_open = 1 AND job_state = ?1 ORDER BY device LIMIT 1")
@@ -109,12 +109,12 @@ impl History {
     }
 
     /// CA certificates ever made.
-    pub(super) fn authorities(&self) -> usize {
+    pub(crate) fn authorities(&self) -> usize {
         self.number("SELECT count(*) FROM certificates WHERE kind = 'Authority'")
     }
 
     /// Kinds of the jobs that a device has had, in their order.
-    pub(super) fn kinds(&self, device: &str) -> Vec<String> {
+    pub(crate) fn kinds(&self, device: &str) -> Vec<String> {
         let mut get = self
             .0
             .prepare(
@@ -127,7 +127,7 @@ impl History {
     }
 
     /// The most devices that held a slot at the same time, enrolments left out.
-    pub(super) fn peak_in_flight(&self) -> usize {
+    pub(crate) fn peak_in_flight(&self) -> usize {
         let mut get = self
             .0
             .prepare(

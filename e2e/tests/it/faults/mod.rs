@@ -1,16 +1,16 @@
 //! What goes wrong around a fleet, on the real stack: processes die, servers vanish, devices misbehave, people change
 //! their minds. Whatever it is, every device ends with a certificate that works.
 
-mod authority;
+pub(crate) mod authority;
 mod broken;
 mod changes;
 mod devices;
 mod disk;
-mod history;
+pub(crate) mod history;
 mod intact;
 mod kill;
 mod lease;
 mod offline;
 mod outage;
 mod refusals;
-mod world;
+pub(crate) mod world;

@@ -22,21 +22,21 @@ use super::history::{History, Lock};
 use crate::shared;
 
 /// For what takes a second or two.
-pub(super) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// For a whole rotation in which things go wrong.
-pub(super) const ENDS: Duration = Duration::from_mins(2);
+pub(crate) const ENDS: Duration = Duration::from_mins(2);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// A stack and its devices.
-pub(super) struct World {
+pub(crate) struct World {
     // The devices end before the stack.
     simulators: BTreeMap<String, Process>,
     claim: PathBuf,
-    pub(super) stack: Stack,
+    pub(crate) stack: Stack,
 }
 
 /// How a fleet's devices are treated: every wait is short, a failed job is tried again at once.
-pub(super) fn device_limits() -> Value {
+pub(crate) fn device_limits() -> Value {
     json!({
         "stepTimeout": "20s", "trialTimeout": "30s", "jobTimeout": "90s", "offlineAfter": "3s", "lostAfter": "20s",
         "retries": { "max": 3, "backoff": "1s" },
@@ -45,20 +45,20 @@ pub(super) fn device_limits() -> Value {
 
 impl World {
     /// A stack that is ready, on the API server of all tests.
-    pub(super) async fn new(name: &str, max_in_flight: i32) -> Self {
+    pub(crate) async fn new(name: &str, max_in_flight: i32) -> Self {
         let stack = Stack::on(shared::api().await, name).await.unwrap();
         Self::on(stack, max_in_flight).await
     }
 
     /// The same, with a proxy between the controller and the API server.
-    pub(super) async fn behind_proxy(name: &str, max_in_flight: i32) -> (Self, Proxy) {
+    pub(crate) async fn behind_proxy(name: &str, max_in_flight: i32) -> (Self, Proxy) {
         let mut stack = Stack::on(shared::api().await, name).await.unwrap();
         let proxy = stack.put_proxy().await.unwrap();
         (Self::on(stack, max_in_flight).await, proxy)
     }
 
     /// A stack that is ready.
-    pub(super) async fn on(mut stack: Stack, max_in_flight: i32) -> Self {
+    pub(crate) async fn on(mut stack: Stack, max_in_flight: i32) -> Self {
         Self::prepare(&stack, max_in_flight).await;
         stack.start_controller().await.unwrap();
         stack.start_broker().await.unwrap();
@@ -71,7 +71,7 @@ impl World {
     }
 
     /// Declares CA, Broker and Fleet.
-    pub(super) async fn prepare(stack: &Stack, max_in_flight: i32) {
+    pub(crate) async fn prepare(stack: &Stack, max_in_flight: i32) {
         let options = FleetOptions {
             max_in_flight,
             step_timeout: "20s",
@@ -84,14 +84,14 @@ impl World {
     }
 
     /// Declares devices.
-    pub(super) async fn declare(&self, prefix: &str, count: usize) -> Vec<String> {
+    pub(crate) async fn declare(&self, prefix: &str, count: usize) -> Vec<String> {
         let ids: Vec<String> = (1..=count).map(|number| format!("{prefix}-{number}")).collect();
         self.stack.declare_devices(ids.clone()).await.unwrap();
         ids
     }
 
     /// Declares devices, switches them on and waits until each has its first certificate.
-    pub(super) async fn enrol(&mut self, prefix: &str, count: usize, options: &[&str]) -> Vec<String> {
+    pub(crate) async fn enrol(&mut self, prefix: &str, count: usize, options: &[&str]) -> Vec<String> {
         let ids = self.declare(prefix, count).await;
         self.switch_on(prefix, &ids, options);
         self.wait_enrolled(&ids).await;
@@ -99,7 +99,7 @@ impl World {
     }
 
     /// Waits until each of these has a certificate.
-    pub(super) async fn wait_enrolled(&self, ids: &[String]) {
+    pub(crate) async fn wait_enrolled(&self, ids: &[String]) {
         let enrolled = wait_for("the devices' first certificates", SOON, || async {
             let have = self.certificates().await;
             let without: Vec<_> = ids.iter().filter(|id| !have.contains_key(*id)).collect();
@@ -113,7 +113,7 @@ impl World {
     }
 
     /// Switches devices on under a name; they keep their files when they are switched off.
-    pub(super) fn switch_on(&mut self, name: &str, ids: &[String], options: &[&str]) {
+    pub(crate) fn switch_on(&mut self, name: &str, ids: &[String], options: &[&str]) {
         let directory = self.stack.directory().to_owned();
         let file = |ending: &str| directory.join(format!("{name}.{ending}"));
         std::fs::write(file("ids"), ids.join("\n")).unwrap();
@@ -134,29 +134,34 @@ impl World {
     }
 
     /// Switches devices off, orderly.
-    pub(super) fn switch_off(&mut self, name: &str) {
+    pub(crate) fn switch_off(&mut self, name: &str) {
         self.simulators.remove(name).unwrap().stop(GRACE).unwrap();
     }
 
+    /// Names under which devices are switched on.
+    pub(crate) fn switched_on(&self) -> impl Iterator<Item = &str> {
+        self.simulators.keys().map(String::as_str)
+    }
+
     /// A power cut for all devices of this name.
-    pub(super) fn cut_power(&mut self, name: &str) {
+    pub(crate) fn cut_power(&mut self, name: &str) {
         self.simulators.remove(name).unwrap().kill();
     }
 
     /// The devices' current certificates, as their objects show them.
-    pub(super) async fn certificates(&self) -> Certificates {
+    pub(crate) async fn certificates(&self) -> Certificates {
         certificates(&self.stack.devices().await.unwrap())
     }
 
     /// The devices' states, as their objects show them.
-    pub(super) async fn states(&self) -> BTreeMap<String, Option<DeviceState>> {
+    pub(crate) async fn states(&self) -> BTreeMap<String, Option<DeviceState>> {
         let devices = self.stack.devices().await.unwrap();
         let state = |device: DeviceCertificate| (device.spec.device_id, device.status.and_then(|status| status.state));
         devices.into_iter().map(state).collect()
     }
 
     /// Creates a Rotation of the whole fleet, with more in its spec.
-    pub(super) fn rotate(&self, name: &str, more: &Value) {
+    pub(crate) fn rotate(&self, name: &str, more: &Value) {
         let mut rotation = objects::rotation(self.stack.namespace(), name);
         for (key, value) in more.as_object().unwrap() {
             rotation["spec"][key] = value.clone();
@@ -165,7 +170,7 @@ impl World {
     }
 
     /// Waits for the Rotation's end, and starts the controller again where it has ended, as Kubernetes would.
-    pub(super) async fn ended(&mut self, name: &str) -> RotationStatus {
+    pub(crate) async fn ended(&mut self, name: &str) -> RotationStatus {
         let end = Instant::now() + ENDS;
         loop {
             self.keep_controller().await;
@@ -185,14 +190,14 @@ impl World {
     }
 
     /// Starts the controller again where it has ended.
-    pub(super) async fn keep_controller(&mut self) {
+    pub(crate) async fn keep_controller(&mut self) {
         if self.stack.controller().unwrap().exited().unwrap().is_some() {
             self.stack.start_controller().await.unwrap();
         }
     }
 
     /// How long a fault lasts is part of the fault. The controller is started again where it ends meanwhile.
-    pub(super) async fn lasts(&mut self, fault: Duration) {
+    pub(crate) async fn lasts(&mut self, fault: Duration) {
         let end = Instant::now() + fault;
         while Instant::now() < end {
             self.keep_controller().await;
@@ -201,13 +206,13 @@ impl World {
     }
 
     /// Kills the controller, and starts it again.
-    pub(super) async fn kill_controller(&mut self) {
+    pub(crate) async fn kill_controller(&mut self) {
         self.stack.controller().unwrap().kill();
         self.stack.start_controller().await.unwrap();
     }
 
     /// The ledger.
-    pub(super) fn history(&self) -> History {
+    pub(crate) fn history(&self) -> History {
         History::open(&self.stack.directory().join("ledger.sqlite")).unwrap()
     }
 
@@ -217,7 +222,7 @@ impl World {
     }
 
     /// Waits until the ledger says so, looking often: the next instant is another one.
-    pub(super) async fn when(&self, what: &str, true_of: impl Fn(&History) -> bool) {
+    pub(crate) async fn when(&self, what: &str, true_of: impl Fn(&History) -> bool) {
         let (history, end) = (self.history(), Instant::now() + ENDS);
         while !true_of(&history) {
             assert!(Instant::now() < end, "waited for {what}\n{}", self.log());
@@ -226,7 +231,7 @@ impl World {
     }
 
     /// Waits until the objects of all of these show another certificate than before.
-    pub(super) async fn wait_renewed(&self, ids: &[String], before: &Certificates) {
+    pub(crate) async fn wait_renewed(&self, ids: &[String], before: &Certificates) {
         let renewed = wait_for("new certificates", ENDS, || async {
             let now = self.certificates().await;
             let old: Vec<_> = ids.iter().filter(|id| now.get(*id) == before.get(*id)).collect();
@@ -239,7 +244,7 @@ impl World {
     }
 
     /// Asserts that each device starts from the certificate that its object shows, and that OpenSSL accepts that.
-    pub(super) async fn verify(&self) {
+    pub(crate) async fn verify(&self) {
         let roots = self.roots().await;
         let file = self.stack.directory().join("roots.pem");
         std::fs::write(&file, roots).unwrap();
@@ -302,7 +307,7 @@ impl World {
     }
 
     /// The certificate that the device was last verified with, as OpenSSL tells it.
-    pub(super) fn certificate_text(&self, id: &str) -> String {
+    pub(crate) fn certificate_text(&self, id: &str) -> String {
         let mut openssl = Command::new(tools::openssl().unwrap());
         openssl.args(["x509", "-noout", "-text", "-in"]);
         openssl.arg(self.stack.directory().join(format!("{id}.chain.pem")));
@@ -310,24 +315,24 @@ impl World {
     }
 
     /// The device's condition of this type.
-    pub(super) async fn device_condition(&self, id: &str, condition: &str) -> Option<Condition> {
+    pub(crate) async fn device_condition(&self, id: &str, condition: &str) -> Option<Condition> {
         let device = self.stack.objects::<DeviceCertificate>().get(id).await.unwrap();
         let found = device.status?.conditions;
         found.into_iter().find(|found| found.type_ == condition)
     }
 
     /// SHA-256 of the current certificate that the device's object shows.
-    pub(super) async fn current_of(&self, id: &str) -> Option<String> {
+    pub(crate) async fn current_of(&self, id: &str) -> Option<String> {
         current(&self.stack.objects::<DeviceCertificate>().get(id).await.unwrap())
     }
 
     /// The value, or a failed test with the logs.
-    pub(super) fn told<T>(&self, result: Result<T>) -> T {
+    pub(crate) fn told<T>(&self, result: Result<T>) -> T {
         result.unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()))
     }
 
     /// The end of the controller's log.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let log = std::fs::read_to_string(self.stack.directory().join("certwave.log")).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         let mut log = lines[lines.len().saturating_sub(40)..].join("\n");
@@ -340,7 +345,7 @@ impl World {
 }
 
 /// Changes an object as a person would.
-pub(super) async fn patch<K>(stack: &Stack, name: &str, change: &Value)
+pub(crate) async fn patch<K>(stack: &Stack, name: &str, change: &Value)
 where
     K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope> + Clone + std::fmt::Debug,
     K: serde::de::DeserializeOwned,

@@ -186,6 +186,9 @@ impl Plant {
                 "certificate": { "validity": self.validity, "renewBefore": "1s", "keyAlgorithms": ["ECDSA-P256"] },
                 "enrolment": { "claims": claims },
                 "rotation": {
+                    // All at once, whatever fails: by default the first device soaks for an hour.
+                    "waves": [{ "name": "all", "percent": 100 }],
+                    "defaults": { "successPercent": 0, "maxFailedPercent": 100, "maxLost": 10_000 },
                     "limits": { "maxInFlight": 50 },
                     "device": {
                         "stepTimeout": "2m",

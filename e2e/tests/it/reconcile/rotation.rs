@@ -36,7 +36,7 @@ async fn a_rotation_waits_for_its_fleet_and_belongs_to_it() {
     place.apply::<Rotation>("now", spec("Running")).await;
     place.phase("now", RotationPhase::Pending, "FleetNotFound").await;
     place.foundation().await;
-    let over = place.phase("now", RotationPhase::Complete, "AllConfirmed").await;
+    let over = place.phase("now", RotationPhase::Complete, "NoDevices").await;
     let fleet = place.api::<Fleet>().get("pumps").await.unwrap();
     let owners = over.metadata.owner_references.unwrap();
     assert_eq!(
@@ -51,13 +51,28 @@ async fn a_rotation_waits_for_its_fleet_and_belongs_to_it() {
 async fn one_rotation_runs_over_a_fleet_at_a_time_the_oldest_first() {
     let place = Place::new("rotation").await;
     place.foundation().await;
+    let moves = json!({"fleetRef": {"name": "pumps"}, "reason": "CAChange", "issuerRef": {"name": "next"}});
+    place.apply::<Rotation>("a-first", moves).await;
+    place.phase("a-first", RotationPhase::Pending, "CANotFound").await;
+    place.apply::<Rotation>("b-second", spec("Running")).await;
+    place.phase("b-second", RotationPhase::Pending, "AnotherRotation").await;
+    place
+        .apply::<certwave_crds::CertificateAuthority>("next", json!({"subordinate": {"issuerRef": {"name": "root"}}}))
+        .await;
+    place.phase("a-first", RotationPhase::Complete, "NoDevices").await;
+    place.phase("b-second", RotationPhase::Complete, "NoDevices").await;
+}
+
+#[tokio::test]
+async fn a_rotation_that_a_person_keeps_from_beginning_holds_up_nobody() {
+    let place = Place::new("rotation").await;
+    place.foundation().await;
     place.apply::<Rotation>("a-first", spec("Paused")).await;
     place.phase("a-first", RotationPhase::Pending, "Paused").await;
     place.apply::<Rotation>("b-second", spec("Running")).await;
-    place.phase("b-second", RotationPhase::Pending, "AnotherRotation").await;
+    place.phase("b-second", RotationPhase::Complete, "NoDevices").await;
     place.apply::<Rotation>("a-first", spec("Running")).await;
-    place.phase("a-first", RotationPhase::Complete, "AllConfirmed").await;
-    place.phase("b-second", RotationPhase::Complete, "AllConfirmed").await;
+    place.phase("a-first", RotationPhase::Complete, "NoDevices").await;
 }
 
 #[tokio::test]
@@ -80,5 +95,5 @@ async fn a_move_waits_for_the_ca_that_it_moves_to() {
     place
         .apply::<certwave_crds::CertificateAuthority>("next", json!({"subordinate": {"issuerRef": {"name": "root"}}}))
         .await;
-    place.phase("move", RotationPhase::Complete, "AllConfirmed").await;
+    place.phase("move", RotationPhase::Complete, "NoDevices").await;
 }

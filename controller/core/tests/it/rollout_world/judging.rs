@@ -46,6 +46,7 @@ impl World {
                 _ => Gates::Bad("no"),
             },
             fault: self.fault.then_some("no broker"),
+            starting: false,
             preempted_by: self.preempted.then_some("another"),
             online: 0,
         };

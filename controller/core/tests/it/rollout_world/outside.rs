@@ -16,7 +16,16 @@ impl World {
             Deed::Fault(on) => self.fault = on,
             Deed::Preempt(on) => self.preempted = on,
             Deed::Gate(says) => self.gate = says,
-            Deed::Restart => self.rate = Rate::full(self.steady(), &self.strategy.limits),
+            Deed::Restart => {
+                // The ledger remembers how many, not when.
+                let without = certwave_core::rollout::strategy::Limits {
+                    max_per_minute: None,
+                    ramp: None,
+                    ..self.strategy.limits.clone()
+                };
+                let sent = u32::MAX - self.rate.allowed(self.steady(), &without, 0);
+                self.rate = Rate::after(self.steady(), sent);
+            }
             Deed::Jump(by) => self.offset += by,
             Deed::Join(count) => self.join(count),
         }

@@ -1,96 +1,31 @@
 //! Random histories of one Rotation on the ledger and on a model of plain maps, which must agree at every step; at the end
 //! the ledger's tallies must be what a recount of its members gives.
 
+mod check;
+mod op;
 mod plain;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use certwave_core::model::{JobKind, JobState, Millis};
 use certwave_core::rollout::run::Run;
 use certwave_ledger::{
-    Declaration, DeviceRow, Ledger, MemberOutcome, MemberQuery, NewMember, Retry, Revert, RotationOutcome, RunWrite,
-    SqliteLedger, Write,
+    Declaration, DeviceRow, Ledger, MemberOutcome, NewMember, RotationOutcome, RotationRecord, RunWrite, SqliteLedger,
+    Write,
 };
 use certwave_protocol::ids::Epoch;
 use proptest::prelude::*;
-use rusqlite::Connection;
 
 use crate::fixtures::*;
+use check::{compare, recount};
+use op::{Op, STATES, each, op};
 use plain::{Device, Job, Model, kind};
 
 const DEVICES: u32 = 6;
 const WAVES: u32 = 3;
+/// When the Rotation begins; its devices have enrolled before.
+const START: Millis = NOW + 1000;
 const HALF_DAY: Millis = 43_200_000;
-const STATES: [JobState; 12] = [
-    JobState::Queued,
-    JobState::Sent,
-    JobState::Accepted,
-    JobState::Issued,
-    JobState::Committing,
-    JobState::Confirmed,
-    JobState::Rejected,
-    JobState::Failed,
-    JobState::TimedOut,
-    JobState::RolledBack,
-    JobState::Cancelled,
-    JobState::Lost,
-];
-
-#[derive(Debug, Clone)]
-enum Op {
-    /// Another job, of the Rotation or of none; or the present one in another state.
-    Job {
-        device: u32,
-        fresh: Option<(u8, bool)>,
-        state: usize,
-        in_line: bool,
-        days: i64,
-        pause: bool,
-    },
-    Withdraw(u32),
-    Declare(u32, bool),
-    Retry(Retry),
-    Revert(Revert),
-    Join(u32, u32),
-    SkipExpired,
-    HalfADayPasses,
-    End,
-    Reopen,
-}
-
-fn op() -> impl proptest::strategy::Strategy<Value = Op> {
-    let job = (
-        0..DEVICES,
-        proptest::option::of((0u8..4, prop::bool::weighted(0.8))),
-        // Every fourth one confirms.
-        prop_oneof![3 => 0..STATES.len(), 1 => Just(5)],
-        prop::bool::weighted(0.2),
-        1i64..40,
-        prop::bool::weighted(0.1),
-    );
-    let waves = (0..WAVES, 0..WAVES);
-    prop_oneof![
-        14 => job.prop_map(|(device, fresh, state, in_line, days, pause)| {
-            Op::Job { device, fresh, state, in_line, days, pause }
-        }),
-        1 => (0..DEVICES).prop_map(Op::Withdraw),
-        2 => (0..DEVICES, any::<bool>()).prop_map(|(n, pumps)| Op::Declare(n, pumps)),
-        2 => (0..WAVES, any::<bool>(), any::<bool>())
-            .prop_map(|(through_wave, failed, reverted)| Op::Retry(Retry { through_wave, failed, reverted })),
-        3 => (waves, prop_oneof![Just(0), 0i64..20], prop_oneof![Just(0), 0i64..6]).prop_map(|((from_wave, through_wave), days, age)| Op::Revert(Revert {
-            from_wave,
-            through_wave,
-            min_not_after_s: NOW_S + days * DAY_S,
-            confirmed_after: NOW + age * HALF_DAY,
-        })),
-        1 => (0..DEVICES, 0..WAVES).prop_map(|(n, wave)| Op::Join(n, wave)),
-        1 => Just(Op::SkipExpired),
-        2 => Just(Op::HalfADayPasses),
-        1 => prop::bool::weighted(0.1).prop_map(|end| if end { Op::End } else { Op::Reopen }),
-    ]
-}
-
 /// Device `n`'s place in the plan.
 fn place(row: DeviceRow, n: u32, wave: u32) -> NewMember {
     NewMember {
@@ -110,7 +45,7 @@ async fn start(ledger: &SqliteLedger) -> (Epoch, Model) {
     let candidates = ledger.candidates(&fleet("pumps"), NOW, None, 99).await.unwrap();
     let rows: Vec<_> = candidates.iter().map(|c| c.row).collect();
     let mut model = Model {
-        now: NOW,
+        now: START,
         ended: false,
         devices: (0..DEVICES)
             .map(|n| Device {
@@ -121,6 +56,7 @@ async fn start(ledger: &SqliteLedger) -> (Epoch, Model) {
                 previous: None,
                 confirmed_at: NOW,
                 not_before: None,
+                last_seen: None,
             })
             .collect(),
         rows: rows.clone(),
@@ -134,7 +70,11 @@ async fn start(ledger: &SqliteLedger) -> (Epoch, Model) {
     for (n, new) in (0..).zip(&members) {
         model.join(n, new.clone());
     }
-    ledger.begin_rotation(epoch, rotation("r"), members).await.unwrap();
+    let record = RotationRecord {
+        started: START,
+        ..rotation("r")
+    };
+    ledger.begin_rotation(epoch, record, members).await.unwrap();
     (epoch, model)
 }
 
@@ -158,7 +98,12 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
             let new = fresh.is_some() || present.is_none();
             model.next += 1;
             let mut job = match (fresh, present) {
-                (None, Some(job)) => Job { state, ..job },
+                (None, Some(job)) if job.state == state => job,
+                (None, Some(job)) => Job {
+                    state,
+                    since: model.now,
+                    ..job
+                },
                 (fresh, _) => {
                     let (kind, ours) = fresh.unwrap_or((0, true));
                     Job {
@@ -166,6 +111,7 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
                         kind,
                         ours,
                         state,
+                        since: model.now,
                     }
                 }
             };
@@ -173,7 +119,7 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
             let in_line = in_line && state.ended() && job.ours;
             let mut d = device(ledger, n).await;
             let mut j = crate::fixtures::job(job.id, state);
-            (j.kind, j.rotation) = (kind(job.kind), job.ours.then(|| "r".to_owned()));
+            (j.kind, j.rotation, j.since) = (kind(job.kind), job.ours.then(|| "r".to_owned()), job.since);
             let same = d.job.as_ref() == Some(&j);
             d.job = Some(j);
             d.not_before = pause.then_some(model.now + HALF_DAY);
@@ -191,7 +137,7 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
 
             let withdrawn = !model.devices[n as usize].declared && state == JobState::Queued;
             if withdrawn {
-                job.state = JobState::Cancelled;
+                (job.state, job.since) = (JobState::Cancelled, model.now);
             }
             // What is stored already is no news.
             if !same || in_line && !withdrawn {
@@ -206,8 +152,15 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
                 d.confirmed_at = now;
             }
         }
+        Op::Heard(n) => {
+            let mut d = device(ledger, n).await;
+            d.last_seen = Some(model.now);
+            ledger.write(epoch, Write::of(d, model.now)).await.unwrap();
+            model.devices[n as usize].last_seen = Some(model.now);
+        }
         Op::Withdraw(n) => {
             ledger.withdraw(epoch, model.now, &object("plant", n)).await.unwrap();
+            let now = model.now;
             let d = &mut model.devices[n as usize];
             if !d.declared {
                 return;
@@ -215,7 +168,7 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
             d.declared = false;
             let waits = d.job.as_mut().filter(|j| j.state == JobState::Queued);
             let ours = waits.is_some_and(|j| {
-                j.state = JobState::Cancelled;
+                (j.state, j.since) = (JobState::Cancelled, now);
                 j.ours
             });
             match model.outcome(n).filter(|_| ours) {
@@ -243,13 +196,17 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
                 ..RunWrite::of(Run::default())
             };
             if run(model, write).await {
-                model.each(|d, p| {
-                    let again = match p.outcome {
-                        MemberOutcome::Failed | MemberOutcome::Rejected | MemberOutcome::RolledBack => retry.failed,
-                        MemberOutcome::Reverted => retry.reverted,
-                        _ => false,
-                    };
-                    (again && p.new.wave <= retry.through_wave && d.home()).then_some(MemberOutcome::Planned)
+                if retry.failed {
+                    model.hurry(retry.through_wave);
+                }
+                model.each(|d, p| match p.outcome {
+                    _ if p.new.wave > retry.through_wave => None,
+                    MemberOutcome::Failed | MemberOutcome::Rejected | MemberOutcome::RolledBack => {
+                        (retry.failed && d.home()).then_some(MemberOutcome::Planned)
+                    }
+                    MemberOutcome::Reverted => (retry.reverted && d.home()).then_some(MemberOutcome::Planned),
+                    MemberOutcome::Reverting => retry.reverted.then_some(MemberOutcome::Confirmed),
+                    _ => None,
                 });
             }
         }
@@ -275,6 +232,15 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
                 });
             }
         }
+        Op::Substitute(wave) => {
+            let write = RunWrite {
+                substitute: Some(wave),
+                ..RunWrite::of(Run::default())
+            };
+            if run(model, write).await {
+                model.substitute(wave);
+            }
+        }
         Op::Join(n, wave) => {
             let new = place(model.rows[n as usize], n, wave);
             let write = RunWrite {
@@ -296,6 +262,13 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
                 _ => None,
             });
         }
+        Op::SkipRenewed => {
+            ledger.skip_renewed(epoch, "r", model.now).await.unwrap();
+            model.each(|d, p| {
+                let renewed = p.outcome == MemberOutcome::Planned && !d.open() && d.confirmed_at >= START;
+                renewed.then_some(MemberOutcome::Skipped)
+            });
+        }
         Op::HalfADayPasses => model.now += HALF_DAY,
         Op::End => {
             ledger
@@ -311,67 +284,7 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
                 });
             }
         }
-        Op::Reopen => {}
-    }
-}
-
-async fn compare(ledger: &SqliteLedger, model: &Model) {
-    for n in 0..DEVICES {
-        assert_eq!(ledger.member("r", &identity(n)).await.unwrap(), model.member(n));
-    }
-    assert_eq!(ledger.wave_counts("r").await.unwrap(), model.counts());
-    assert_eq!(ledger.groups_in_use("r").await.unwrap(), model.groups_in_use());
-    for (windows, wave, full) in [(u64::MAX, 9, "a"), (1, 9, "none"), (2, 1, "b"), (0, 9, "none")] {
-        let query = MemberQuery {
-            now: model.now,
-            through_wave: wave,
-            windows,
-            override_before_s: Some(model.now / 1000 + 2 * DAY_S),
-            full_groups: vec![full.to_owned()],
-            limit: 4,
-        };
-        assert_eq!(
-            ledger.waiting_members("r", &query).await.unwrap(),
-            model.waiting(&query)
-        );
-    }
-    let mut back: Vec<_> = (0..DEVICES)
-        .filter(|n| {
-            let d = &model.devices[*n as usize];
-            let may = d.declared && !d.open() && d.not_before.is_none_or(|t| t <= model.now);
-            may && model.outcome(*n) == Some(MemberOutcome::Reverting)
-        })
-        .filter_map(|n| model.member(n))
-        .collect();
-    back.sort_by_key(|m| (m.wave, m.ordinal));
-    let back: Vec<_> = back.into_iter().map(|m| m.identity).collect();
-    assert_eq!(ledger.reverting("r", model.now, 99).await.unwrap(), back);
-    let left: u32 = ledger.remaining("r").await.unwrap().iter().map(|(_, n)| n).sum();
-    assert_eq!(left as usize, model.left().len());
-    let strangers: Vec<_> = (0..DEVICES)
-        .filter(|n| !model.members.contains_key(n))
-        .filter(|n| model.devices[*n as usize].home() && model.devices[*n as usize].not_after > model.now / 1000)
-        .map(|n| identity(n).device)
-        .collect();
-    let found = ledger.strangers("r", model.now, None, 99).await.unwrap();
-    assert_eq!(found.into_iter().map(|c| c.device).collect::<Vec<_>>(), strangers);
-}
-
-/// The file's tallies and buckets are what its members say.
-fn recount(path: &Path) {
-    let db = Connection::open(path).unwrap();
-    for sql in [
-        "SELECT count(*) FROM (SELECT rotation, wave, outcome, n FROM tallies WHERE n <> 0
-             EXCEPT SELECT rotation, wave, outcome, count(*) FROM members GROUP BY rotation, wave, outcome)",
-        "SELECT count(*) FROM (SELECT rotation, wave, outcome, count(*) FROM members GROUP BY rotation, wave, outcome
-             EXCEPT SELECT rotation, wave, outcome, n FROM tallies)",
-        "SELECT count(*) FROM buckets b WHERE planned <>
-             (SELECT count(*) FROM members m WHERE m.bucket = b.id AND m.outcome = 'Planned')",
-        "SELECT count(*) FROM members m JOIN buckets b ON b.id = m.bucket
-             WHERE b.rotation <> m.rotation OR b.wave <> m.wave",
-    ] {
-        let wrong: i64 = db.query_row(sql, [], |row| row.get(0)).unwrap();
-        assert_eq!(wrong, 0, "{sql}");
+        Op::Reopen | Op::SendBack | Op::CallOff => {}
     }
 }
 
@@ -391,7 +304,9 @@ proptest! {
                     ledger.close().await;
                     ledger = SqliteLedger::open(&path).unwrap();
                 }
-                apply(&ledger, epoch, &mut model, op).await;
+                for op in each(&model, op) {
+                    apply(&ledger, epoch, &mut model, op).await;
+                }
                 compare(&ledger, &model).await;
             }
             ledger.close().await;

@@ -1,11 +1,12 @@
 //! What the ledger should hold of one Rotation.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use certwave_core::model::{JobKind, JobState, Millis};
+use certwave_core::model::{Identity, JobKind, JobState, Millis};
 use certwave_core::rollout::run::WaveCounts;
-use certwave_ledger::{DeviceRow, Member, MemberOutcome, MemberQuery, NewMember};
+use certwave_ledger::{DeviceRow, DueQuery, Member, MemberOutcome, MemberQuery, NewMember};
 
 use super::{DEVICES, WAVES};
 use crate::fixtures::*;
@@ -16,6 +17,7 @@ pub(super) struct Job {
     pub(super) kind: u8,
     pub(super) ours: bool,
     pub(super) state: JobState,
+    pub(super) since: Millis,
 }
 
 /// A device as far as Rotations care.
@@ -28,6 +30,7 @@ pub(super) struct Device {
     pub(super) previous: Option<i64>,
     pub(super) confirmed_at: Millis,
     pub(super) not_before: Option<Millis>,
+    pub(super) last_seen: Option<Millis>,
 }
 
 impl Device {
@@ -41,6 +44,16 @@ impl Device {
 
     pub(super) fn home(&self) -> bool {
         self.declared && self.pumps
+    }
+
+    /// Its last job went wrong, and if it vanished, it has not been heard since.
+    pub(super) fn failed(&self) -> bool {
+        let Some(job) = &self.job else { return false };
+        match job.state {
+            JobState::Rejected | JobState::Failed | JobState::RolledBack => true,
+            JobState::TimedOut | JobState::Lost => self.last_seen.is_none_or(|t| t <= job.since),
+            _ => false,
+        }
     }
 }
 
@@ -145,6 +158,10 @@ impl Model {
         let Some(place) = self.members.get(&n).filter(|_| job.ours) else {
             return;
         };
+        // Its way back was called off.
+        if place.outcome == M::Confirmed && job.kind == ROLLBACK && job.state == JobState::Cancelled {
+            return;
+        }
         let silent = matches!(job.state, JobState::Queued | JobState::Sent | JobState::Cancelled);
         if matches!(place.outcome, M::TimedOut | M::Lost) && place.job != Some(job.id) && silent {
             return;
@@ -193,6 +210,20 @@ impl Model {
         }
     }
 
+    /// Nobody whose turn comes again by a person's word waits for the end of a pause.
+    pub(super) fn hurry(&mut self, through_wave: u32) {
+        for (n, place) in &self.members {
+            let failed = matches!(
+                place.outcome,
+                MemberOutcome::Failed | MemberOutcome::Rejected | MemberOutcome::RolledBack
+            );
+            let d = &mut self.devices[*n as usize];
+            if failed && place.new.wave <= through_wave && d.home() && !d.open() {
+                d.not_before = None;
+            }
+        }
+    }
+
     pub(super) fn counts(&self) -> Vec<WaveCounts> {
         let mut waves = vec![WaveCounts::default(); WAVES as usize];
         for (wave, changed) in waves.iter_mut().zip(self.changed) {
@@ -200,10 +231,13 @@ impl Model {
         }
         for (n, place) in &self.members {
             let w = &mut waves[place.new.wave as usize];
-            let state = self.devices[*n as usize].job.as_ref().map(|j| j.state);
+            let job = self.devices[*n as usize].job.as_ref();
+            let waits = job.is_some_and(|j| j.state == JobState::Queued);
+            let waits_for_us = waits && job.is_some_and(|j| j.ours);
             w.members += 1;
             *match place.outcome {
-                MemberOutcome::Planned | MemberOutcome::Running if state == Some(JobState::Queued) => &mut w.offline,
+                MemberOutcome::Planned | MemberOutcome::Running if waits => &mut w.offline,
+                MemberOutcome::Reverting if waits_for_us => &mut w.offline,
                 MemberOutcome::Planned => &mut w.planned,
                 MemberOutcome::Running => &mut w.in_flight,
                 MemberOutcome::Confirmed => &mut w.confirmed,
@@ -219,6 +253,49 @@ impl Model {
             } += 1;
         }
         waves
+    }
+
+    /// The one heard last of those whose turn would come later moves into the wave.
+    pub(super) fn substitute(&mut self, wave: u32) {
+        let later = self.members.iter().filter(|(n, p)| {
+            let d = &self.devices[**n as usize];
+            p.outcome == MemberOutcome::Planned && p.new.wave > wave && !d.open() && d.not_after > self.now / 1000
+        });
+        let found = later.min_by_key(|(n, p)| {
+            let heard = Reverse(self.devices[**n as usize].last_seen);
+            (heard, p.new.wave, p.new.ordinal)
+        });
+        let Some((n, _)) = found else { return };
+        let n = *n;
+        if let Some(place) = self.members.get_mut(&n) {
+            for wave in [place.new.wave, wave] {
+                let changed = &mut self.changed[wave as usize];
+                *changed = self.now.max(*changed);
+            }
+            place.new.wave = wave;
+        }
+    }
+
+    /// Devices that a Rotation could take.
+    pub(super) fn candidates(&self) -> Vec<u32> {
+        let alive = |n: &u32| {
+            let d = &self.devices[*n as usize];
+            d.home() && d.not_after > self.now / 1000
+        };
+        (0..DEVICES).filter(alive).collect()
+    }
+
+    pub(super) fn due(&self, q: &DueQuery) -> Vec<Identity> {
+        let mut due: Vec<_> = self
+            .candidates()
+            .into_iter()
+            .map(|n| (&self.devices[n as usize], n))
+            .filter(|(d, _)| !d.open() && d.not_before.is_none_or(|t| t <= q.now))
+            .filter(|(d, _)| d.not_after < q.expires_before_s && (d.not_after < q.failed_before_s || !d.failed()))
+            .map(|(d, n)| (d.not_after, n))
+            .collect();
+        due.sort_unstable();
+        due.into_iter().map(|(_, n)| identity(n)).collect()
     }
 
     pub(super) fn waiting(&self, q: &MemberQuery) -> Vec<Member> {

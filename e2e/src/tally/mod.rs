@@ -1,10 +1,14 @@
 //! Devices counted by where they stand, and how fast that changes.
 
+mod course;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use certwave_crds::{DeviceCertificate, DeviceState};
+
+pub use course::Course;
 
 /// The order in which states are shown: a device's way, then what can go wrong on it.
 const ORDER: [DeviceState; 8] = [
@@ -27,6 +31,8 @@ pub struct Tally {
     pub total: usize,
     /// Those whose certificate is not the one they had at first.
     pub renewed: usize,
+    /// The Rotation that renews them, if one does.
+    pub course: Option<Course>,
 }
 
 /// How fast a phase goes.
@@ -61,6 +67,16 @@ impl Tally {
                 .collect(),
             total: devices.len(),
             renewed: devices.iter().filter(is_renewed).count(),
+            course: None,
+        }
+    }
+
+    /// The same under a Rotation.
+    #[must_use]
+    pub fn under(self, course: Course) -> Self {
+        Self {
+            course: Some(course),
+            ..self
         }
     }
 
@@ -72,25 +88,27 @@ impl Tally {
             .map_or(0, |(_, count)| *count)
     }
 
-    /// The pace when the last renewal came `took` after the phase began.
-    pub fn pace(&self, took: Duration) -> Pace {
+    /// The pace when `gained` renewals were seen, the last of them `took` after the first look.
+    pub fn pace(&self, gained: usize, took: Duration) -> Pace {
         let number = |count: usize| u32::try_from(count).map_or(f64::MAX, f64::from);
-        let rate = number(self.renewed) / took.as_secs_f64().max(0.001);
+        let rate = number(gained) / took.as_secs_f64().max(0.001);
         let outstanding = self
             .total
             .saturating_sub(self.renewed + self.count(DeviceState::Failed));
+        let left = || Duration::try_from_secs_f64(number(outstanding) / rate).ok();
         Pace {
             rate,
-            left: Duration::try_from_secs_f64(number(outstanding) / rate).ok(),
+            left: self.course.as_ref().is_none_or(Course::goes_on).then(left).flatten(),
         }
     }
 
-    /// One line: `renewed` by its name in this phase, the states, rate and time left.
+    /// One line: `renewed` by its name in this phase, the waves, the states, rate and time left.
     pub fn line(&self, renewed: &str, pace: Pace) -> String {
         let mut line = format!("{renewed} {}/{}", self.renewed, self.total);
-        for (state, count) in &self.states {
-            let _ = write!(line, "  {} {count}", name(*state));
+        if let Some(course) = &self.course {
+            line.push_str(&course.line());
         }
+        line.push_str(&self.states());
         let _ = write!(line, "  {:.1}/s", pace.rate);
         if let Some(left) = pace.left {
             let _ = write!(line, "  {} s left", whole_seconds(left));
@@ -107,15 +125,22 @@ impl Tally {
             .min(WIDTH);
         let mut table = format!("   {renewed:<10} {}{}", "#".repeat(filled), ".".repeat(WIDTH - filled));
         let _ = writeln!(table, " {}/{}", self.renewed, self.total);
-        for (state, count) in &self.states {
-            let _ = writeln!(table, "   {:<10} {count:>6}", name(*state));
+        if let Some(course) = &self.course {
+            table.push_str(&course.table());
         }
+        let _ = writeln!(table, "   {:<10} {}", "devices", self.states().trim_start());
         let left = match pace.left {
             Some(left) => format!("{} s", whole_seconds(left)),
             None => "-".to_owned(),
         };
-        let _ = writeln!(table, "   {:<10} {:>6.1}/s   time left {left}", "speed", pace.rate);
+        let _ = writeln!(table, "   {:<10} {:.1}/s   time left {left}", "speed", pace.rate);
         table
+    }
+
+    /// Each state that occurs, after two spaces.
+    fn states(&self) -> String {
+        let one = |(state, count): &(DeviceState, usize)| format!("  {} {count}", name(*state));
+        self.states.iter().map(one).collect()
     }
 }
 
@@ -140,7 +165,11 @@ pub fn certificates(devices: &[DeviceCertificate]) -> Certificates {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use certwave_crds::{RotationPhase, RotationStatus};
+    use serde_json::json;
+
     use super::*;
 
     const TEN: Duration = Duration::from_secs(10);
@@ -150,27 +179,84 @@ mod tests {
             states: states.to_vec(),
             total: 100,
             renewed,
+            course: None,
         }
+    }
+
+    fn course(phase: RotationPhase) -> Course {
+        let status: RotationStatus = serde_json::from_value(json!({
+            "phase": phase,
+            "progress": "2/3 early",
+            "waves": [
+                { "name": "canary", "phase": "Done", "planned": 5, "confirmed": 5 },
+                { "name": "early", "phase": "RolledBack", "planned": 20, "rejected": 1, "timedOut": 1, "rolledBack": 18 },
+                { "name": "rest", "phase": "Pending", "planned": 1_000_000, "waiting": 1_000_000 },
+            ],
+        }))
+        .unwrap();
+        Course::from(&status)
     }
 
     #[test]
     fn the_line_shows_states_rate_and_time_left() {
         let tally = tally(20, &[(DeviceState::Rotating, 50), (DeviceState::Active, 50)]);
-        let line = tally.line("rotated", tally.pace(TEN));
+        let line = tally.line("rotated", tally.pace(20, TEN));
         assert_eq!(line, "rotated 20/100  rotating 50  active 50  2.0/s  40 s left");
+    }
+
+    #[test]
+    fn renewals_from_before_the_first_look_are_no_speed() {
+        let tally = tally(60, &[(DeviceState::Active, 100)]);
+        let line = tally.line("rotated", tally.pace(20, TEN));
+        assert_eq!(line, "rotated 60/100  active 100  2.0/s  20 s left");
     }
 
     #[test]
     fn a_device_that_failed_is_no_longer_waited_for() {
         let tally = tally(97, &[(DeviceState::Active, 97), (DeviceState::Failed, 3)]);
-        assert_eq!(tally.pace(TEN).left, Some(Duration::ZERO));
-        assert!(tally.table("rotated", tally.pace(TEN)).contains("time left 0 s"));
+        assert_eq!(tally.pace(97, TEN).left, Some(Duration::ZERO));
+        assert!(tally.table("rotated", tally.pace(97, TEN)).contains("time left 0 s"));
     }
 
     #[test]
     fn before_the_first_renewal_there_is_no_time_left_to_tell() {
         let tally = tally(0, &[]);
-        assert_eq!(tally.line("rotated", tally.pace(TEN)), "rotated 0/100  0.0/s");
+        assert_eq!(tally.line("rotated", tally.pace(0, TEN)), "rotated 0/100  0.0/s");
         assert!(tally.table("rotated", Pace::default()).contains("time left -"));
+    }
+
+    #[test]
+    fn a_rotation_shows_its_phase_and_every_wave() {
+        let tally =
+            tally(5, &[(DeviceState::Active, 97), (DeviceState::Failed, 3)]).under(course(RotationPhase::Running));
+        assert_eq!(
+            tally.line("rotated", tally.pace(5, TEN)),
+            "rotated 5/100 (canary 5/5, early 0/20, rest 0/1000000)  Running  active 97  failed 3  0.5/s  184 s left"
+        );
+        let table = tally.table("rotated", tally.pace(5, TEN));
+        let rows: Vec<_> = table.lines().collect();
+        assert_eq!(rows[1], "   phase      Running, wave 2/3 early");
+        assert_eq!(
+            rows[2..6],
+            [
+                "   wave       phase      planned waiting in flight confirmed failed rolled back",
+                "   canary     Done             5       0         0         5      0           0",
+                "   early      RolledBack      20       0         0         0      2          18",
+                "   rest       Pending    1000000 1000000         0         0      0           0",
+            ]
+        );
+        assert!(rows.iter().all(|row| row.len() <= 80), "{table}");
+    }
+
+    #[test]
+    fn a_rotation_that_stands_still_has_no_time_left_to_tell() {
+        for phase in [
+            RotationPhase::RollingBack,
+            RotationPhase::RolledBack,
+            RotationPhase::Paused,
+        ] {
+            let tally = tally(5, &[(DeviceState::Active, 100)]).under(course(phase));
+            assert_eq!(tally.pace(5, TEN).left, None, "{phase:?}");
+        }
     }
 }

@@ -9,11 +9,11 @@ use certwave_protocol::message::Online;
 
 /// The connection that each device was last said to have.
 #[derive(Default)]
-pub(super) struct Presence(RwLock<HashMap<Identity, SessionId>>);
+pub struct Presence(RwLock<HashMap<Identity, SessionId>>);
 
 impl Presence {
     /// Takes a birth or last will in. A will ends only the connection that it names.
-    pub(super) fn heard(&self, identity: Identity, message: &Online) {
+    pub fn heard(&self, identity: Identity, message: &Online) {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if message.online {
             map.insert(identity, message.session);
@@ -23,13 +23,13 @@ impl Presence {
     }
 
     /// A new connection: the broker says again who is there.
-    pub(super) fn forget(&self, broker: &BrokerId) {
+    pub fn forget(&self, broker: &BrokerId) {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
         map.retain(|identity, _| identity.broker != *broker);
     }
 
     /// True while the device is said to be connected.
-    pub(super) fn online(&self, identity: &Identity) -> bool {
+    pub fn online(&self, identity: &Identity) -> bool {
         self.0
             .read()
             .unwrap_or_else(PoisonError::into_inner)
