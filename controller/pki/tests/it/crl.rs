@@ -100,6 +100,12 @@ fn only_the_issuers_own_crl_is_believed() {
     let error = |ca: &CertificateAuthority| crl.verify(ca.certificate_der()).unwrap_err();
     assert_eq!(error(&namesake), CrlReadError::Foreign("another key identifier"));
     assert_eq!(error(&stranger), CrlReadError::Foreign("another name"));
+    // keyUsage with keyCertSign and cRLSign becomes one with keyCertSign alone.
+    let mut without = CA.certificate_der().to_vec();
+    let at = without.windows(4).position(|bytes| bytes == [3, 2, 1, 6]).unwrap();
+    without[at..at + 4].copy_from_slice(&[3, 2, 2, 4]);
+    let lacks = CrlReadError::Foreign("the CA lacks the key usage cRLSign");
+    assert_eq!(crl.verify(&without), Err(lacks));
     assert!(matches!(crl.verify(b"garbage"), Err(CrlReadError::Issuer(_))));
 }
 

@@ -260,6 +260,10 @@ fn the_signers_certificate_is_for_ocsp_alone_and_need_not_be_checked() {
     for part in ["OCSP No Check", "OCSP Signing", "CN = ~ocsp", "Digital Signature"] {
         assert!(text.contains(part), "{part}: {text}");
     }
+    // id-pkix-ocsp-nocheck, not critical, with the value NULL (RFC 6960, 4.2.2.2.1).
+    let no_check = [6, 9, 0x2b, 6, 1, 5, 5, 7, 0x30, 1, 5, 4, 2, 5, 0];
+    let der = court.signer.certificate_der();
+    assert!(der.windows(no_check.len()).any(|bytes| bytes == no_check));
     for part in ["CRL Distribution", "Authority Information", "TLS Web"] {
         assert!(!text.contains(part), "{part}: {text}");
     }
