@@ -54,7 +54,7 @@ fn error_limit() -> i32 {
 /// A Prometheus query.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct PrometheusGate {
-    /// Base URL of Prometheus, http or https, such as http://prometheus.monitoring:9090.
+    /// Base URL of Prometheus, http or https; /api/v1/query is added to it.
     #[schemars(length(max = 500))]
     #[x_kube(validation = rules::http_base_url("url"))]
     pub url: String,
