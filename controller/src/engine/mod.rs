@@ -13,6 +13,7 @@ mod hearing;
 mod inbox;
 mod issue;
 mod link;
+mod pace;
 mod rollout;
 mod schedule;
 mod timers;
@@ -50,7 +51,7 @@ pub struct Engine {
     metrics: Arc<Metrics>,
     links: link::Links,
     ready: schedule::Ready,
-    pace: rollout::Pace,
+    pace: pace::Pace,
     skewed: Arc<Skewed>,
     gate: Arc<Gate>,
 }
@@ -74,7 +75,7 @@ impl Engine {
             metrics,
             links: link::Links::default(),
             ready: schedule::Ready::default(),
-            pace: rollout::Pace::default(),
+            pace: pace::Pace::default(),
             skewed,
             gate,
         })

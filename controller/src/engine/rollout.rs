@@ -1,19 +1,19 @@
 //! One round over a fleet: who may start now, by the limits, waves and windows of the Rotation that runs, or, for devices that
 //! come back after it, by the Fleet's.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::collections::BTreeMap;
 
 use certwave_core::due::{self, Target};
 use certwave_core::model::{Device, Identity, JobKind, Millis};
-use certwave_core::rollout::admit::{self, Doors, Rate, Steady, Waiting};
+use certwave_core::rollout::admit::{self, Doors, Rate, Waiting};
 use certwave_core::rollout::judge;
+use certwave_core::rollout::run::WaveCounts;
 use certwave_core::rollout::select;
 use certwave_core::rollout::strategy::Strategy;
 use certwave_core::step::Event;
 use certwave_ledger::{FleetKey, LedgerError, Member, MemberOutcome, MemberQuery, RotationOutcome};
 
+use super::pace::Still;
 use super::schedule::Want;
 use super::{Engine, now};
 use crate::registry::{FleetEntry, RotationEntry};
@@ -24,48 +24,6 @@ const BATCH: u32 = 256;
 const MINUTE: Millis = 60_000;
 /// Waiting devices that one sweep looks at, the longest waiting first.
 const SWEPT: u32 = 10_000;
-
-/// Jobs sent in the last minute, by fleet.
-pub(super) struct Pace {
-    began: Instant,
-    rates: Mutex<HashMap<FleetKey, Rate>>,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            began: Instant::now(),
-            rates: Mutex::default(),
-        }
-    }
-}
-
-impl Pace {
-    fn knows(&self, fleet: &FleetKey) -> bool {
-        self.lock().contains_key(fleet)
-    }
-
-    /// Remembers that `sent` jobs were sent in the minute before.
-    fn begin(&self, fleet: &FleetKey, sent: u32) {
-        let now = self.now();
-        self.lock()
-            .entry(fleet.clone())
-            .or_insert_with(|| Rate::after(now, sent));
-    }
-
-    fn with<T>(&self, fleet: &FleetKey, f: impl FnOnce(&mut Rate, Steady) -> T) -> T {
-        let now = self.now();
-        f(self.lock().entry(fleet.clone()).or_default(), now)
-    }
-
-    fn now(&self) -> Steady {
-        Steady::from(self.began.elapsed())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<FleetKey, Rate>> {
-        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What a round has to go by.
 struct Round<'a> {
@@ -137,6 +95,13 @@ impl Round<'_> {
     }
 }
 
+fn still(rotation: &RotationEntry, waves: &[WaveCounts]) -> Option<Still> {
+    let begun = waves.iter().take(rotation.run.wave as usize + 1);
+    let busy = begun.clone().any(|wave| wave.planned + wave.in_flight > 0);
+    let changed = begun.map(|wave| wave.changed).max()?;
+    (!busy).then(|| (rotation.uid.clone(), rotation.run.wave, changed))
+}
+
 fn waiting(member: &Member) -> Waiting<'_> {
     Waiting {
         wave: member.wave,
@@ -189,10 +154,12 @@ impl Engine {
         let (mut succeeded, mut breached, mut vanished, mut groups) = (0, false, false, BTreeMap::new());
         if let Some(rotation) = rotation {
             let waves = self.ledger.wave_counts(&rotation.uid).await?;
-            succeeded = waves.iter().map(certwave_core::rollout::run::WaveCounts::proven).sum();
+            succeeded = waves.iter().map(WaveCounts::proven).sum();
             vanished = waves.iter().any(|wave| wave.vanished() > 0);
             breached = judge::breached(strategy, &rotation.plan, &rotation.run, &waves).is_some();
-            if breached && rotation.admits {
+            // The next wave need not wait for the next look at this one.
+            let still = still(rotation, &waves).is_some_and(|still| self.pace.news(&fleet.key, still));
+            if rotation.admits && (breached || still) {
                 self.registry.rejudge();
             }
             if strategy.limits.per_group.is_some() {
