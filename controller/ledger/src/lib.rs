@@ -158,6 +158,8 @@ pub trait Ledger: Send + Sync + 'static {
     async fn expiring_members(&self, uid: &str, before_s: i64, limit: u32) -> Result<Vec<Identity>>;
     /// How the members of each wave stand. Costs nothing per member but those in flight and those that wait for another job.
     async fn wave_counts(&self, uid: &str) -> Result<Vec<WaveCounts>>;
+    /// Rotations that have not ended: uid and object.
+    async fn open_rotations(&self) -> Result<Vec<(String, ObjectRef)>>;
     /// The Rotation of a fleet that ended last.
     async fn last_rotation(&self, fleet: &FleetKey) -> Result<Option<ObjectRef>>;
     /// The template that is blocked for a fleet's automatic Rotations.

@@ -201,16 +201,16 @@ impl Engine {
     async fn send_back(&self, round: &mut Round<'_>, rotation: &RotationEntry) -> Result<(), LedgerError> {
         let mut going = Vec::new();
         for identity in self.ledger.reverting(&rotation.uid, now(), BATCH).await? {
-            let chosen = match self.registry.presence.online(&identity) {
-                false => true,
-                true if round.room == 0 => break,
-                true => match self.ledger.member(&rotation.uid, &identity).await? {
-                    Some(member) => round.take_back(&member),
-                    None => false,
-                },
-            };
-            if chosen {
-                going.push(identity);
+            if !self.registry.presence.online(&identity) {
+                going.push((identity, false));
+                continue;
+            }
+            if round.room == 0 {
+                break;
+            }
+            let member = self.ledger.member(&rotation.uid, &identity).await?;
+            if member.is_some_and(|member| round.take_back(&member)) {
+                going.push((identity, true));
             }
         }
         let sent = self.start(going, &Want::Back, &rotation.uid).await;
@@ -234,8 +234,10 @@ impl Engine {
         let members = self.ledger.waiting_members(&rotation.uid, &query).await?;
         let mut chosen = Vec::new();
         for member in &members {
-            if !self.registry.presence.online(&member.identity) || round.take(member) {
-                chosen.push(member.identity.clone());
+            if !self.registry.presence.online(&member.identity) {
+                chosen.push((member.identity.clone(), false));
+            } else if round.take(member) {
+                chosen.push((member.identity.clone(), true));
             } else if round.left() == 0 {
                 break;
             }
@@ -266,7 +268,7 @@ impl Engine {
             let member = self.ledger.member(&rotation.uid, &identity).await?;
             if member.is_some_and(|member| round.doors.admit(&waiting(&member))) {
                 round.spend();
-                chosen.push(identity);
+                chosen.push((identity, true));
             }
         }
         let issuer = rotation.issuer.as_ref().map(|i| i.ca.key_id().to_string());

@@ -87,11 +87,12 @@ pub(super) async fn run(engine: &Engine) {
 }
 
 impl Engine {
-    /// Makes a job for each of these devices, and offers it at once where the device is online. Answers how many were sent one.
-    pub(super) async fn start(&self, identities: Vec<Identity>, want: &Want<'_>, rotation: &str) -> u32 {
-        let sent = futures::stream::iter(identities)
-            .map(|identity| async move {
-                match self.start_one(&identity, want, rotation).await {
+    /// Makes a job for each of these devices, and offers it at once to those for which there is room, as the flag says. Answers
+    /// how many were sent one.
+    pub(super) async fn start(&self, devices: Vec<(Identity, bool)>, want: &Want<'_>, rotation: &str) -> u32 {
+        let sent = futures::stream::iter(devices)
+            .map(|(identity, room)| async move {
+                match self.start_one(&identity, room, want, rotation).await {
                     Ok(sent) => sent,
                     Err(LedgerError::Conflict) => false,
                     Err(error) => {
@@ -105,7 +106,7 @@ impl Engine {
         sent.await
     }
 
-    async fn start_one(&self, id: &Identity, want: &Want<'_>, rotation: &str) -> Result<bool, LedgerError> {
+    async fn start_one(&self, id: &Identity, room: bool, want: &Want<'_>, rotation: &str) -> Result<bool, LedgerError> {
         let Some(device) = self.ledger.device(id).await? else {
             return Ok(false);
         };
@@ -129,8 +130,9 @@ impl Engine {
         let Decision::Change { device: queued, .. } = step::start(&ctx, &device, new) else {
             return Ok(false);
         };
-        // Online and room: queued and sent in one transaction.
-        let offered = if self.registry.presence.online(id) {
+        // Online and room: queued and sent in one transaction. One that has come online since is offered its job when its turn
+        // comes.
+        let offered = if room && self.registry.presence.online(id) {
             step::step(&ctx, &queued, &Event::Offer)
         } else {
             Decision::Same(None)

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use certwave_core::model::{Identity, Job, Millis};
 use certwave_core::step::Event;
-use certwave_ledger::LedgerError;
+use certwave_ledger::{FleetKey, LedgerError};
 use futures::StreamExt as _;
 
 use super::hearing::Heard;
@@ -56,6 +56,8 @@ async fn pass(engine: &Engine, identity: &Identity) -> Result<(), LedgerError> {
         .as_ref()
         .map_or(Heard::Broken, |s| s.hearing().through(Instant::now(), step, overdue));
     let event = match heard {
+        // Without its fleet's CA nothing can be issued: a fault of ours.
+        Heard::Whole if engine.registry.fleet(&FleetKey::of(&device)).is_none() => Event::Postpone,
         Heard::Whole => Event::Deadline,
         Heard::Broken => Event::Postpone,
         // It is overdue in the next round still, and more will be known.

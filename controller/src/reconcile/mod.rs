@@ -134,7 +134,11 @@ pub async fn run(context: Context) -> Result<()> {
         all(judging(Arc::clone(&shared.registry))).boxed(),
     ]);
     parts.spawn(drive::run(Arc::clone(&rotations), Arc::clone(&shared), objects, again));
+    let known = listed.clone();
     guard(&shared, drive::settled(&*rotations, &store, listed, SETTLING)).await?;
+    if *known.borrow() {
+        rotations.end_orphans().await?;
+    }
     parts.spawn(rotation::automatic(Arc::clone(&shared), fleet_store, store));
     shared.registry.open();
 

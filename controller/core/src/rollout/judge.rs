@@ -344,7 +344,12 @@ impl Judge<'_> {
         {
             self.next.spent = None;
         }
-        if through_wave <= self.next.approved || self.next.spent.is_some() {
+        if through_wave <= self.next.approved {
+            return;
+        }
+        if self.next.spent.is_some() {
+            let why = "the approval was given before the breach; remove it, look at the wave, and give it again";
+            self.refused = Some(why.to_owned());
             return;
         }
         if !plan_hash.is_empty() && plan_hash != self.plan.hash {
@@ -440,7 +445,12 @@ impl Judge<'_> {
         if let (None, None, Gates::Bad(why)) = (&found, self.seen.fault, self.seen.gates) {
             found = Some((self.next.wave, BreachCause::Gate, why.to_owned()));
         }
-        let Some((wave, cause, detail)) = found else { return };
+        if let Some((wave, cause, detail)) = found {
+            self.breach(wave, cause, detail);
+        }
+    }
+
+    fn breach(&mut self, wave: u32, cause: BreachCause, detail: String) {
         let breach = Breach {
             wave,
             at: self.now,
@@ -519,8 +529,15 @@ impl Judge<'_> {
             // Where the fleet as a whole is away, moving one after the other into the wave helps nobody.
             let planned = self.plan.waves.get(present as usize).map_or(0, |wave| wave.size);
             let few = counts.members < planned.saturating_mul(2).saturating_add(SUBSTITUTES);
-            if mine && few && counts.offline > 0 && counts.failures() + counts.vanished() == 0 {
+            let forgiven = written_off(&self.next, present);
+            let answered = counts.failures() <= forgiven.failed && counts.vanished() <= forgiven.lost;
+            if mine && few && (counts.offline > 0 || answered) {
                 self.actions.push(Action::Substitute { wave: present });
+            } else if counts.offline == 0 {
+                // A wave of one whose only device has failed is within any budget, and proves nothing.
+                let detail = "no device of the wave has proven the new certificate, and none is left that could";
+                self.breach(present, BreachCause::Success, detail.to_owned());
+                return self.stopped();
             }
             return (Phase::Running, Some(Waiting::Proof));
         }

@@ -13,6 +13,7 @@ mod rollout_admit;
 mod rollout_fleets;
 mod rollout_forecast;
 mod rollout_histories;
+mod rollout_judge;
 mod rollout_plan;
 mod rollout_simulation;
 mod rollout_window;

@@ -352,6 +352,10 @@ impl Ledger for SqliteLedger {
         self.read(move |db| tally::waves(db, &uid)).await
     }
 
+    async fn open_rotations(&self) -> Result<Vec<(String, ObjectRef)>> {
+        self.read(rotation::open).await
+    }
+
     async fn last_rotation(&self, fleet: &FleetKey) -> Result<Option<ObjectRef>> {
         let fleet = fleet.clone();
         self.read(move |db| rotation::last(db, &fleet)).await

@@ -165,6 +165,16 @@ fn block(db: &Connection, fleet: i64, template: &str, rotation: i64, now: Millis
     Ok(())
 }
 
+/// Those that have not ended.
+pub(super) fn open(db: &Connection) -> Result<Vec<(String, ObjectRef)>> {
+    let mut get = db.prepare_cached("SELECT uid, namespace, name FROM rotations WHERE ended IS NULL")?;
+    let rows = get.query_map([], |row| {
+        let mut c = Columns::of(row);
+        Ok((c.get()?, c.object()?))
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// The one of a fleet that ended last.
 pub(super) fn last(db: &Connection, fleet: &FleetKey) -> Result<Option<ObjectRef>> {
     let Some(fleet) = declare::known_fleet(db, fleet)? else {

@@ -230,6 +230,7 @@ pub(crate) async fn the_last_rotation_of_a_fleet_is_the_one_that_ended_last(ledg
         ledger.begin_rotation(epoch, record, Vec::new()).await.unwrap();
     }
     assert_eq!(ledger.last_rotation(&pumps).await.unwrap(), None, "none has ended");
+    assert!(!ledger.open_rotations().await.unwrap().is_empty());
     // Against the order in which they began; one of another fleet is the last of all, and one goes on.
     for (n, at, last) in [("1", NOW + 2, 1), ("0", NOW + 3, 0), ("3", NOW + 9, 0)] {
         let cancelled = RotationOutcome::Cancelled;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certwave_core::model::ObjectRef;
+use certwave_core::rollout::strategy::Strategy;
 use certwave_crds::{Fleet, LocalRef, Rotation, RotationReason, RotationSpec};
 use certwave_ledger::DueQuery;
 use certwave_protocol::ids::Fingerprint;
@@ -24,6 +25,8 @@ use crate::registry::FleetEntry;
 const LOOKING: Duration = Duration::from_secs(5);
 /// Marks a Rotation as made here: it takes only what is due.
 const LABEL: &str = "certwave.dev/automatic";
+/// A device that failed is left alone until this long before its certificate ends, milliseconds.
+const LAST_CHANCE: i64 = 72 * 60 * 60 * 1000;
 
 /// Whether it was made here.
 pub(super) fn made(object: &Rotation) -> bool {
@@ -35,6 +38,11 @@ pub(in crate::reconcile) fn template(fleet: &Fleet, issuer: &LocalRef) -> String
     let parts = (&fleet.spec.certificate, issuer);
     // Custom resources are made of plain values only.
     Fingerprint::of(serde_json::to_string(&parts).unwrap_or_default().as_bytes()).to_string()
+}
+
+/// A device that failed is taken once more when its certificate ends within this time, milliseconds.
+pub(super) fn last_chance(strategy: &Strategy) -> i64 {
+    strategy.override_before_expiry.unwrap_or(0).max(LAST_CHANCE)
 }
 
 /// Makes Rotations for ever.
@@ -100,7 +108,7 @@ impl Maker<'_> {
         let query = DueQuery {
             now,
             expires_before_s: before(self.entry.policy.renew_before),
-            failed_before_s: before(self.entry.strategy.override_before_expiry.unwrap_or(0)),
+            failed_before_s: before(last_chance(&self.entry.strategy)),
             limit: 1,
         };
         Ok(!self.shared.ledger.due(&self.entry.key, &query).await?.is_empty())

@@ -139,6 +139,28 @@ impl Rotations {
         })
     }
 
+    /// Ends those in the ledger whose objects were deleted while nobody led: their devices must not wait for them. To be called
+    /// once the list of objects is known.
+    pub(super) async fn end_orphans(&self) -> Result<()> {
+        let objects = self.store.state();
+        for (uid, object) in self.shared.ledger.open_rotations().await? {
+            let mine = self
+                .shared
+                .scope
+                .as_ref()
+                .is_none_or(|scope| *scope == object.namespace);
+            let there = objects.iter().any(|other| other.metadata.uid.as_ref() == Some(&uid));
+            if mine && !there {
+                tracing::info!(rotation = object.name, "the rotation was deleted while nobody led");
+                let (ledger, epoch) = (&self.shared.ledger, self.shared.epoch);
+                ledger
+                    .end_rotation(epoch, &uid, RotationOutcome::Cancelled, now_ms())
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn look_at(&self, object: &Rotation) -> Result<Action> {
         let Some(uid) = object.uid() else {
             return Ok(Action::await_change());
@@ -370,7 +392,7 @@ fn scope(object: &Rotation, needs: &Needs, strategy: &Strategy, now: i64) -> Sco
     Scope {
         selector: object.spec.selector.clone().unwrap_or_default().match_labels,
         due_before: automatic.then(|| seconds(needs.fleet.policy.renew_before)),
-        failed_before: automatic.then(|| seconds(strategy.override_before_expiry.unwrap_or(0))),
+        failed_before: automatic.then(|| seconds(automatic::last_chance(strategy))),
         not_of: target.map(|(entry, _)| entry.ca.key_id().to_string()),
         confirmed_before: None,
     }

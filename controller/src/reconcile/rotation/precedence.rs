@@ -27,6 +27,8 @@ pub(super) fn before(object: &Rotation, store: &Store<Rotation>) -> Option<Strin
             && other.spec.mode != RotationMode::Preview
             && !view::is_over(other)
             && !view::stuck(other)
+            // An emergency that cannot begin yet stops nobody.
+            && (!emergency(other) || view::began(other))
             && rank(other) < own
     });
     others.min_by_key(|other| rank(other)).map(|other| other.name_any())

@@ -370,6 +370,16 @@ fn complete(object: &Rotation, observed: &Observed<'_>, phase: RotationPhase, su
                 sum.offline
             ),
         ),
+        RotationPhase::Complete if sum.skipped + sum.reverted > 0 => Verdict::yes(
+            "CompleteWithSkipped",
+            format!(
+                "{} devices are confirmed; {} left the fleet, expired or were renewed otherwise before their turn, {} are back \
+                 on their old certificates{next}",
+                sum.proven(),
+                sum.skipped,
+                sum.reverted
+            ),
+        ),
         RotationPhase::Complete => Verdict::yes(
             "AllConfirmed",
             format!("every device starts from its new certificate{next}"),

@@ -160,6 +160,8 @@ async fn a_job_that_waits_for_its_device_is_cancelled_when_its_rotation_is_calle
     let gone = json!({ "v": 1, "online": false, "session": device.line.session.to_string() });
     device.line.publish(Type::Online, gone.to_string().as_bytes()).await;
     drop(device);
+    // Should the job be sent before the controller has heard of it, the device does not accept.
+    plant.offline_soon().await;
     plant.rotate("first").await;
     let job_is = |state: JobState| {
         move |status: &DeviceCertificateStatus| status.job.as_ref().is_some_and(|job| job.state == state)

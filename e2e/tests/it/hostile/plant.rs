@@ -273,6 +273,17 @@ impl Plant {
             .unwrap();
     }
 
+    /// Whoever does not accept a job within seconds is offline.
+    pub(super) async fn offline_soon(&self) {
+        let patch = json!({ "spec": { "rotation": { "device": { "offlineAfter": "3s" } } } });
+        self.world
+            .stack
+            .objects::<certwave_crds::Fleet>()
+            .patch(&self.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap();
+    }
+
     /// What people see of a device.
     pub(super) async fn status(&self, id: &str) -> DeviceCertificateStatus {
         let devices = self.world.stack.objects::<DeviceCertificate>();

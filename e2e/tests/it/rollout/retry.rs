@@ -40,7 +40,8 @@ async fn only_failed_devices_try_again_and_each_word_counts_once() {
         .await;
     let status = world
         .until("run", "both to refuse again", |status| {
-            status.phase == Some(RotationPhase::Breached) && status.waves[0].rejected == 2
+            let canary = &status.waves[0];
+            status.phase == Some(RotationPhase::Breached) && canary.rejected == 2 && canary.in_flight == 0
         })
         .await;
     assert_eq!(status.waves[0].confirmed, 1, "{status:#?}");
