@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use certwave_core::model::{Identity, Job, Millis};
+use certwave_core::model::{Device, Identity, Job, Millis};
 use certwave_core::step::Event;
 use certwave_ledger::{FleetKey, LedgerError};
 use futures::StreamExt as _;
@@ -56,8 +56,7 @@ async fn pass(engine: &Engine, identity: &Identity) -> Result<(), LedgerError> {
         .as_ref()
         .map_or(Heard::Broken, |s| s.hearing().through(Instant::now(), step, overdue));
     let event = match heard {
-        // Without its fleet's CA nothing can be issued: a fault of ours.
-        Heard::Whole if engine.registry.fleet(&FleetKey::of(&device)).is_none() => Event::Postpone,
+        Heard::Whole if orphaned(engine, &device) => Event::Postpone,
         Heard::Whole => Event::Deadline,
         Heard::Broken => Event::Postpone,
         // It is overdue in the next round still, and more will be known.
@@ -69,6 +68,13 @@ async fn pass(engine: &Engine, identity: &Identity) -> Result<(), LedgerError> {
         }
     };
     engine.happen(identity, event).await
+}
+
+/// Without its fleet's CA nothing can be issued: a fault of ours, for a while. A fleet that does not come back must not keep a job
+/// for ever.
+fn orphaned(engine: &Engine, device: &Device) -> bool {
+    let age = device.job.as_ref().map_or(0, |job| now().saturating_sub(job.created));
+    engine.registry.fleet(&FleetKey::of(device)).is_none() && age < engine.policy(device).lost_after
 }
 
 fn millis(millis: Millis) -> Duration {

@@ -160,9 +160,9 @@ async fn a_job_that_waits_for_its_device_is_cancelled_when_its_rotation_is_calle
     let gone = json!({ "v": 1, "online": false, "session": device.line.session.to_string() });
     device.line.publish(Type::Online, gone.to_string().as_bytes()).await;
     drop(device);
-    // Should the job be sent before the controller has heard of it, the device does not accept.
-    plant.offline_soon().await;
-    plant.rotate("first").await;
+    // Should the job be sent before the controller has heard of it, the device does not accept it in time.
+    let soon = json!({ "device": { "stepTimeout": "1s", "offlineAfter": "3s", "retries": { "max": 0 } } });
+    plant.rotate_with("first", &soon).await;
     let job_is = |state: JobState| {
         move |status: &DeviceCertificateStatus| status.job.as_ref().is_some_and(|job| job.state == state)
     };

@@ -224,8 +224,16 @@ impl Plant {
 
     /// Asks for a rotation of this fleet.
     pub(super) async fn rotate(&self, run: &str) {
+        self.rotate_with(run, &json!({})).await;
+    }
+
+    /// The same, with more in its spec.
+    pub(super) async fn rotate_with(&self, run: &str, spec: &Value) {
         let mut rotation = objects::rotation(self.world.stack.namespace(), &format!("{}-{run}", self.name));
         rotation["spec"]["fleetRef"]["name"] = json!(self.name);
+        for (field, value) in spec.as_object().into_iter().flatten() {
+            rotation["spec"][field] = value.clone();
+        }
         let rotation = serde_json::from_value(rotation).unwrap();
         self.world
             .stack
@@ -269,17 +277,6 @@ impl Plant {
             .stack
             .objects::<DeviceCertificate>()
             .patch(&object(id), &PatchParams::default(), &Patch::Merge(patch))
-            .await
-            .unwrap();
-    }
-
-    /// Whoever does not accept a job within seconds is offline.
-    pub(super) async fn offline_soon(&self) {
-        let patch = json!({ "spec": { "rotation": { "device": { "offlineAfter": "3s" } } } });
-        self.world
-            .stack
-            .objects::<certwave_crds::Fleet>()
-            .patch(&self.name, &PatchParams::default(), &Patch::Merge(patch))
             .await
             .unwrap();
     }

@@ -1,11 +1,14 @@
 //! Devices that come to the fleet while it is rotated.
 
+use anyhow::Context as _;
 use certwave_crds::RotationPhase;
 use certwave_e2e::stack::objects;
+use certwave_e2e::wait_for;
 use serde_json::json;
 
 use super::world::{MAX_IN_FLIGHT, Staged, condition, fleet, strategy};
 use crate::faults::authority::create;
+use crate::faults::world::SOON;
 
 #[tokio::test]
 async fn newcomers_are_added_to_the_last_wave_within_its_limits_or_left_alone() {
@@ -68,10 +71,19 @@ async fn newcomers_are_added_to_the_last_wave_within_its_limits_or_left_alone() 
     let status = world.phase("run", RotationPhase::Complete).await;
     assert_eq!((status.counts.planned, status.counts.confirmed), (8, 8), "{status:#?}");
     let key = line.status.unwrap().key_id;
-    for device in world.stack.devices().await.unwrap() {
-        let current = device.status.unwrap().certificates.current.unwrap();
-        assert_eq!(current.issuer, key, "{}", device.spec.device_id);
-    }
+    let moved = wait_for("every device to show the new CA", SOON, || async {
+        for device in world.stack.devices().await? {
+            let current = device
+                .status
+                .context("no status")?
+                .certificates
+                .current
+                .context("no certificate")?;
+            anyhow::ensure!(current.issuer == key, "{} shows another CA", device.spec.device_id);
+        }
+        Ok(())
+    });
+    world.told(moved.await);
     for id in ids.iter().chain(&new) {
         assert_eq!(world.history().kinds(id), ["enrol", "rotate"], "{id}");
     }
