@@ -221,10 +221,12 @@ async fn once_the_commit_is_sent_no_other_key_takes_the_place_of_the_proven_one(
     let answer = ask(plant.world, &mut line, &claim, "proven-1", csr.clone()).await;
     let credential = Credential::new(key, certificate(&answer));
     let mut device = Device::proven(plant.world, "proven-1", credential, Mark::of(&answer)).await;
+    // Claims and devices have brokers of their own: what was sent first need not arrive first.
+    device.commit_comes().await;
     refused(&plant, &mut line, &claim, "proven-1", Code::AlreadyEnrolled).await;
     let again = ask(plant.world, &mut line, &claim, "proven-1", csr).await;
     assert_eq!(again.body, answer.body, "its own key still gets its own certificate");
-    device.committed(Mark::of(&answer)).await;
+    device.obeys(Mark::of(&answer)).await;
     device.line.silent("committed").await;
     plant.rotate("first").await;
     device.rotate().await;

@@ -114,10 +114,20 @@ impl Device {
 
     /// Takes the commit and obeys it.
     pub(super) async fn committed(&mut self, mark: Mark) {
+        self.commit_comes().await;
+        self.obeys(mark).await;
+    }
+
+    /// Takes the commit.
+    pub(super) async fn commit_comes(&mut self) {
         let commit = Body::Commit(Commit {
             subject: Subject::Certificate(self.active.fingerprint),
         });
         assert_eq!(self.line.answer().await.body, commit);
+    }
+
+    /// Obeys the commit.
+    pub(super) async fn obeys(&mut self, mark: Mark) {
         self.say(Some(mark), status(Step::Committed, None)).await;
         self.last = mark;
     }
