@@ -4,7 +4,13 @@
 //! Success is proof, not absence of failure: a wave is done when nobody of it is waiting or in flight and somebody of it has
 //! proven the new certificate; it is good when its budgets hold. Budgets of all waves begun are looked at in every phase.
 
+mod said;
+mod seen;
+
 use crate::model::Millis;
+
+pub use said::{Action, Judgement, Note, Phase, Waiting};
+pub use seen::{Control, Gates, Seen, Wish};
 
 use super::run::{Breach, BreachCause, Ended, Plan, Run, WaveCounts, WrittenOff};
 use super::strategy::{OnBreach, Strategy, Wave};
@@ -19,181 +25,6 @@ const SUBSTITUTES: u32 = 10;
 /// After a fault of our own side devices need up to this long to come back, or as long as they count as offline after,
 /// whichever is less. Milliseconds.
 pub const RETURN: Millis = 120_000;
-
-/// What is known at the time of judging.
-#[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
-    /// How each wave stands, in the plan's order.
-    pub waves: &'a [WaveCounts],
-    /// What people want.
-    pub control: Control<'a>,
-    /// What the gates say of the present wave.
-    pub gates: Gates<'a>,
-    /// What is wrong on our own side, if anything: nothing starts, nobody is charged, soak begins anew.
-    pub fault: Option<&'a str>,
-    /// This process has only just begun and has not reached the broker yet: no fault, but nothing starts either.
-    pub starting: bool,
-    /// Another Rotation that has precedence.
-    pub preempted_by: Option<&'a str>,
-    /// Devices of the fleet online now.
-    pub online: u32,
-}
-
-/// What people want.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Control<'a> {
-    /// Whether it shall go on.
-    pub state: Wish,
-    /// Waves approved, counted from the first.
-    pub through_wave: u32,
-    /// The plan that was approved; empty means the plan as it is.
-    pub plan_hash: &'a str,
-    /// A new word goes on after a breach.
-    pub resume: &'a str,
-    /// A new word puts failed devices back in line.
-    pub retry_failed: &'a str,
-}
-
-/// Whether it shall go on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Wish {
-    /// Go on.
-    #[default]
-    Running,
-    /// Send nothing new.
-    Paused,
-    /// Stop for good.
-    Aborted,
-}
-
-/// What the gates say, the worst of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gates<'a> {
-    /// All well, asked since the soak began; or there are none.
-    Well,
-    /// One has not answered since.
-    Pending,
-    /// One cannot be asked: our fault, not the devices'.
-    Unknown(&'a str),
-    /// One says no.
-    Bad(&'a str),
-}
-
-/// How far it is, for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Phase {
-    /// Devices are served.
-    Running,
-    /// The wave is through and must stay well.
-    Soaking,
-    /// A person must approve.
-    WaitingForApproval,
-    /// Nothing new is sent, by a person's wish or for a fault of ours.
-    Paused,
-    /// Stopped by a breach.
-    Breached,
-    /// Devices are sent back.
-    RollingBack,
-    /// Those that could be sent back were.
-    RolledBack,
-    /// Over, as it should be.
-    Complete,
-    /// Over by a breach.
-    Failed,
-    /// Over by a person's wish.
-    Aborted,
-}
-
-/// What it waits for, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Waiting {
-    /// Devices in line or in flight.
-    Devices,
-    /// Any device of the wave: all are offline, or none has proven the new certificate.
-    Proof,
-    /// The end of the soak.
-    Soak(Millis),
-    /// A gate's answer.
-    Gates(String),
-    /// A person's approval.
-    Approval,
-    /// A person who resumes.
-    Person,
-    /// Our own side.
-    Fault(String),
-    /// The end of another Rotation.
-    Another(String),
-}
-
-/// What is to be done, beside storing the run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Puts members of these waves back in line.
-    Retry {
-        /// The last of the waves.
-        through_wave: u32,
-        /// Those that failed or vanished.
-        failed: bool,
-    },
-    /// Marks the confirmed devices of a wave as to be sent back, those for which it is possible.
-    Revert {
-        /// The wave.
-        wave: u32,
-    },
-    /// All devices of a wave are offline: the one last heard of those whose turn would come later takes part in it.
-    Substitute {
-        /// The wave.
-        wave: u32,
-    },
-    /// The template has failed: no automatic Rotation uses it until a person answers.
-    BlockTemplate,
-    /// A person has answered, or a Rotation has shown that the template works.
-    ClearTemplate,
-}
-
-/// Something that happened, for events and the audit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
-    /// A wave began.
-    WaveBegan(u32),
-    /// A limit was exceeded.
-    Breached(Breach),
-    /// All that could be sent back were.
-    RolledBack(u32),
-    /// A person went on after a breach.
-    Resumed(String),
-    /// A person asked for another try.
-    Retried(String),
-    /// A person approved so many waves.
-    Approved(u32),
-    /// A person wants nothing new to be sent.
-    Paused,
-    /// A person wants it to go on.
-    Continued,
-    /// It is over.
-    Ended(Ended),
-}
-
-/// The answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judgement {
-    /// What to remember.
-    pub run: Run,
-    /// For people.
-    pub phase: Phase,
-    /// For people.
-    pub waiting: Option<Waiting>,
-    /// Whether devices of the waves begun may be sent new jobs.
-    pub admits: bool,
-    /// Whether devices may be sent back.
-    pub reverts: bool,
-    /// What to do.
-    pub actions: Vec<Action>,
-    /// What to tell.
-    pub notes: Vec<Note>,
-    /// Why an approval was not taken.
-    pub refused: Option<String>,
-}
 
 /// Which limit the waves begun exceed, if one does. The scheduler asks this too before it starts anything.
 pub fn breached(
