@@ -337,6 +337,7 @@ impl<S: Storage + KeyStore, H: Hooks> Device<S, H> {
         };
         let (chain, key, address, user, client_id) = match (via.credential, &self.setup.claim) {
             (Credential::Slot(slot), _) => {
+                let slot = self.hooks.opens(live.state.journal(), via).unwrap_or(slot);
                 let device = &self.setup.config.device;
                 let (chain, key) = match (self.store.certificate(slot), self.store.tls_key(slot)) {
                     (Ok(chain), Ok(key)) => (chain, key),

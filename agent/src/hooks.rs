@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use certwave_protocol::message::Body;
+use certwave_protocol::message::{Body, Slot};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::journal::Journal;
@@ -30,6 +30,11 @@ pub trait Hooks: Send + Sync {
     }
     /// A connection that shall fail without being tried.
     fn shut(&self, journal: &Journal, via: Via) -> Option<Failure> {
+        let _ = (journal, via);
+        None
+    }
+    /// The slot whose certificate opens a connection, where a mistake makes that another one than the device thinks.
+    fn opens(&self, journal: &Journal, via: Via) -> Option<Slot> {
         let _ = (journal, via);
         None
     }

@@ -1,4 +1,5 @@
-//! The client of the API server: every request ends in time, and every write is counted, whoever makes it.
+//! The client of the API server: every request ends in time, every write is counted, whoever makes it, and every answer's date is
+//! compared with our clock.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,6 +10,7 @@ use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
 use tower::{BoxError, Service};
 
+use crate::clock::{Clock, machine};
 use crate::metrics::Metrics;
 
 /// How long the API server has for the head of an answer. A connection that died silently would hold a reconcile for ever.
@@ -18,11 +20,12 @@ const ANSWER: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When none is configured, or its credential is unusable.
-pub async fn client(metrics: Arc<Metrics>) -> Result<Client, ClientError> {
+pub async fn client(metrics: Arc<Metrics>, clock: Arc<Clock>) -> Result<Client, ClientError> {
     let config = Config::infer().await?;
     let counted = tower::layer::layer_fn(move |inner| Watchful {
         inner,
         metrics: Arc::clone(&metrics),
+        clock: Arc::clone(&clock),
     });
     Ok(ClientBuilder::try_from(config)?.with_layer(&counted).build())
 }
@@ -42,6 +45,7 @@ pub enum ClientError {
 struct Watchful<S> {
     inner: S,
     metrics: Arc<Metrics>,
+    clock: Arc<Clock>,
 }
 
 impl<S, B> Service<http::Request<Body>> for Watchful<S>
@@ -65,8 +69,17 @@ where
             result: "unanswered",
         });
         let answer = self.inner.call(request);
+        let (clock, metrics, sent) = (Arc::clone(&self.clock), Arc::clone(&self.metrics), machine());
         Box::pin(async move {
             let answer = tokio::time::timeout(ANSWER, answer).await?.map_err(Into::into)?;
+            if let Some(date) = answer
+                .headers()
+                .get(http::header::DATE)
+                .and_then(|date| date.to_str().ok())
+            {
+                clock.heard(date, sent, machine());
+                metrics.clock_ahead.set(clock.ahead_s());
+            }
             if let Some(mut write) = write {
                 write.result = result(answer.status());
             }
@@ -98,6 +111,7 @@ fn kind(path: &str) -> &'static str {
         "fleets" => "Fleet",
         "devicecertificates" => "DeviceCertificate",
         "rotations" => "Rotation",
+        "revocations" => "Revocation",
         "secrets" => "Secret",
         "leases" => "Lease",
         "events" => "Event",
@@ -137,6 +151,7 @@ mod tests {
         let service = Watchful {
             inner,
             metrics: Arc::clone(&metrics),
+            clock: Arc::default(),
         };
         let request = http::Request::builder().method(method).uri(path).body(Body::empty());
         let answered = tokio::time::timeout(Duration::from_millis(20), service.oneshot(request.unwrap())).await;

@@ -1,20 +1,24 @@
 //! `certwave`: the operator, and the commands that belong beside it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use certwave_controller::engine::{Engine, now};
+use certwave_controller::clock::{Clock, now};
+use certwave_controller::ledger::LedgerArguments;
 use certwave_controller::metrics::Metrics;
-use certwave_controller::notice::Skewed;
-use certwave_controller::registry::Registry;
-use certwave_controller::{api, command, http, reconcile};
-use certwave_ledger::{Ledger, SqliteLedger};
+use certwave_controller::parts::Parts;
+use certwave_controller::publish::Cache;
+use certwave_controller::reconcile::leader::Leadership;
+use certwave_controller::reconcile::shards::{Begin, Shards};
+use certwave_controller::{api, command, fitting, history, http, ocsp, reconcile, telemetry};
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
+
+/// The Lease that elects the leader.
+const LEASE: &str = "certwave-controller";
 
 /// Rotates the certificates of device fleets.
 #[derive(Parser)]
@@ -30,18 +34,36 @@ enum Command {
     Run(Run),
     /// Make, list, suspend and resume claims.
     Claim(command::claim::Arguments),
+    /// Back up, restore and verify the ledger.
+    Ledger(command::ledger::Arguments),
+    /// Answer OCSP from the ledger, as stateless replicas beside the operator.
+    Responder(Responder),
     /// Write a broker's configuration and ACL from its Broker object.
     BrokerConfig(command::broker_config::Arguments),
+    /// Keep the CRLs of the Mosquitto beside this.
+    CrlSync(command::crl_sync::Arguments),
+}
+
+#[derive(clap::Args)]
+struct Responder {
+    #[command(flatten)]
+    service: ocsp::service::Arguments,
+    /// Log as JSON or as text.
+    #[arg(long, env = "CERTWAVE_LOG_FORMAT", default_value = "json", value_parser = ["json", "text"])]
+    log_format: String,
 }
 
 #[derive(clap::Args)]
 struct Run {
-    /// The ledger's file.
-    #[arg(long, env = "CERTWAVE_LEDGER", default_value = "/var/lib/certwave/ledger.sqlite")]
-    ledger: PathBuf,
-    /// Where health, metrics, CRLs and CA certificates are served.
+    #[command(flatten)]
+    ledger: LedgerArguments,
+    /// Where health, metrics, CRLs, CA certificates and OCSP are served.
     #[arg(long, env = "CERTWAVE_HTTP", default_value = "0.0.0.0:8080")]
     http: SocketAddr,
+    /// Where devices' histories are served to `kubectl certwave inspect`. Whoever reaches it may read them: on loopback those who may
+    /// port-forward to this pod.
+    #[arg(long, env = "CERTWAVE_HISTORY", default_value = "127.0.0.1:8081")]
+    history: SocketAddr,
     /// Base URL under which devices and brokers reach the CRLs, for CAs that name none.
     #[arg(long, env = "CERTWAVE_PUBLICATION_BASE_URL")]
     publication_base_url: Option<String>,
@@ -57,6 +79,12 @@ struct Run {
     /// How long changes of a device's status are gathered before they are written, milliseconds.
     #[arg(long, env = "CERTWAVE_STATUS_DELAY_MS", default_value_t = 1500)]
     status_delay_ms: u64,
+    /// Days after its end until a certificate that nobody refers to any more moves into the ledger's archive.
+    #[arg(long, env = "CERTWAVE_ARCHIVE_AFTER_DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..))]
+    archive_after_days: u32,
+    /// How OCSP answers are made.
+    #[command(flatten)]
+    ocsp: ocsp::service::OcspArguments,
     /// Log as JSON or as text.
     #[arg(long, env = "CERTWAVE_LOG_FORMAT", default_value = "json", value_parser = ["json", "text"])]
     log_format: String,
@@ -66,43 +94,77 @@ struct Run {
 async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Run(run) => {
-            log(&run.log_format);
-            operate(run).await
+            let _telemetry = telemetry::begin(is_json(&run.log_format))?;
+            Box::pin(operate(run)).await
+        }
+        Command::Responder(responder) => {
+            let _telemetry = telemetry::begin(is_json(&responder.log_format))?;
+            respond(responder.service).await
         }
         Command::Claim(arguments) => Ok(command::claim::run(arguments).await?),
+        Command::Ledger(arguments) => Ok(command::ledger::run(arguments).await?),
+        Command::CrlSync(arguments) => {
+            let _telemetry = telemetry::begin(is_json(&arguments.log_format))?;
+            Ok(command::crl_sync::run(arguments).await?)
+        }
         Command::BrokerConfig(arguments) => Ok(command::broker_config::run(arguments).await?),
     }
 }
 
-fn log(format: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if format == "json" {
-        builder.json().flatten_event(true).init();
-    } else {
-        builder.init();
+fn is_json(format: &str) -> bool {
+    format == "json"
+}
+
+/// Answers OCSP until told to stop.
+async fn respond(arguments: ocsp::service::Arguments) -> anyhow::Result<()> {
+    let ledger = arguments
+        .ledger
+        .open_beside()
+        .with_context(|| format!("the ledger {} cannot be opened", arguments.ledger.name()))?;
+    tokio::select! {
+        served = ocsp::service::run(ledger, &arguments) => served,
+        () = stopped() => Ok(()),
     }
 }
 
-/// Serves HTTP, waits for leadership, takes an epoch, then works until told to stop or deposed.
+/// Serves HTTP, takes what parts of the work it is to do, and does them until told to stop or deposed.
 async fn operate(run: Run) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new()?);
-    let ledger: Arc<dyn Ledger> = Arc::new(
-        SqliteLedger::open(&run.ledger)
-            .with_context(|| format!("the ledger {} cannot be opened", run.ledger.display()))?,
-    );
-    let client = api::client(Arc::clone(&metrics)).await?;
+    let ledger = run
+        .ledger
+        .open()
+        .with_context(|| format!("the ledger {} cannot be opened", run.ledger.name()))?;
+    let clock = Arc::new(Clock::default());
+    clock.rule();
+    let client = api::client(Arc::clone(&metrics), Arc::clone(&clock)).await?;
+    // Before anything is answered from it. Where the API server is out, whoever leads looks again.
+    match reconcile::leader::noted(client.clone(), &run.lease_namespace, LEASE).await {
+        Ok(noted) => {
+            if let Err(error) = reconcile::provenance::settle(ledger.as_ref(), &noted, now()).await {
+                tracing::warn!(%error, "cannot see whether the ledger is the one that was in use last");
+            }
+        }
+        Err(error) => tracing::warn!(%error, lease = LEASE, "cannot read which ledger was in use last"),
+    }
     let listener = TcpListener::bind(run.http)
         .await
         .with_context(|| format!("cannot listen on {}", run.http))?;
     let address = listener.local_addr()?;
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving HTTP");
-    let (ready, is_ready) = watch::channel(false);
+    let histories = serve_histories(run.history, Arc::clone(&ledger)).await;
+    let (ready, is_ready) = watch::channel(Err("starting".to_owned()));
+    let signers = Arc::new(ocsp::Signers::new(Arc::clone(&metrics.ocsp)));
+    let responder = Arc::new(ocsp::Responder::new(
+        Arc::clone(&ledger),
+        Arc::clone(&signers),
+        Arc::clone(&metrics.ocsp),
+        ocsp::Options::from(&run.ocsp),
+    ));
+    let watch = tokio::spawn(Arc::clone(&responder).watch(ocsp::http::seconds));
     let state = http::State {
         ledger: Arc::clone(&ledger),
+        crls: Cache::new(Arc::clone(&ledger)),
+        responder,
         metrics: Arc::clone(&metrics),
         ready: is_ready,
     };
@@ -112,56 +174,114 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     let identity = run
         .identity
         .unwrap_or_else(|| format!("certwave-{}", uuid::Uuid::new_v4()));
-    // A replica that waits for its turn is ready too: a rolling update goes on.
-    ready.send_replace(true);
-    let leadership = tokio::select! {
-        l = reconcile::leader::acquire(client.clone(), &run.lease_namespace, "certwave-controller", &identity) => l?,
-        () = &mut stop => return Ok(()),
+    // CRLs and OCSP are served without an API server; a version that does not fit is not rolled out.
+    let waiting = |unfit: &fitting::Unfit| {
+        let state = if unfit.is_known() {
+            Err(unfit.to_string())
+        } else {
+            Ok(())
+        };
+        drop(ready.send_replace(state));
     };
-    let gate = leadership.gate();
-    let epoch = ledger
-        .take_epoch(&identity, now())
-        .await
-        .context("the ledger gives no epoch")?;
-    metrics.leader.set(1);
-    tracing::info!(identity, epoch, "leading");
-
-    let registry = Arc::new(Registry::default());
-    let (notices, heard) = mpsc::channel(1024);
-    let skewed = Arc::new(Skewed::default());
-    let engine = Engine::new(
-        Arc::clone(&ledger),
-        epoch,
-        Arc::clone(&registry),
-        notices,
-        Arc::clone(&metrics),
-        Arc::clone(&skewed),
-        Arc::clone(&gate),
-    );
-    let reconcilers = reconcile::run(reconcile::Context {
-        client,
+    tokio::select! {
+        () = fitting::wait(&client, waiting) => {}
+        () = &mut stop => return Ok(()),
+    }
+    // A replica that waits for its turn is ready too: a rolling update goes on.
+    drop(ready.send_replace(Ok(())));
+    let parts = Arc::new(Parts {
+        client: client.clone(),
         ledger,
-        epoch,
-        registry,
-        notices: heard,
-        skewed,
-        publication_base: run.publication_base_url.or_else(|| own_base(address)),
-        namespace: run.namespace,
+        identity: identity.clone(),
+        lease: (run.lease_namespace.clone(), LEASE),
+        clock,
         metrics: Arc::clone(&metrics),
+        signers,
+        publication_base: run.publication_base_url.or_else(|| own_base(address)),
+        namespace: run.namespace.clone(),
         status_delay: Duration::from_millis(run.status_delay_ms),
+        archive_after_days: run.archive_after_days,
+        standing: watch::Sender::new(0),
     });
+    let mut shards = Shards::new(
+        &client,
+        (&run.lease_namespace, run.namespace.as_deref()),
+        &identity,
+        metrics.brokers.held.clone(),
+        looking_after(&parts),
+    );
+    let leadership = OnceLock::new();
     let outcome = tokio::select! {
-        r = engine.run() => r.map_err(anyhow::Error::from),
-        r = reconcilers => r.map_err(anyhow::Error::from),
-        () = leadership.lost() => Err(anyhow::anyhow!("the Lease was lost; another replica takes over")),
+        ended = lead(&parts, &leadership) => ended,
+        ended = shards.run() => Ok(ended?),
         () = &mut stop => Ok(()),
     };
-    // Whoever found out first: from now on nobody says anything.
-    gate.close();
     metrics.leader.set(0);
-    leadership.release().await;
+    // Whoever found out first: from now on nobody says anything.
+    if let Some(leadership) = leadership.get() {
+        leadership.gate().close();
+    }
+    shards.release().await;
+    if let Some(leadership) = leadership.into_inner() {
+        leadership.release().await;
+    }
+    watch.abort();
     server.abort();
+    histories.abort();
     outcome
+}
+
+/// What a broker that this replica holds is looked after by.
+fn looking_after(parts: &Arc<Parts>) -> Begin {
+    let parts = Arc::clone(parts);
+    Arc::new(move |broker, gate| {
+        let parts = Arc::clone(&parts);
+        Box::pin(async move { parts.broker(broker, gate).await })
+    })
+}
+
+/// Waits for the controller's Lease, takes an epoch, and does what is of all until that is over.
+async fn lead(parts: &Parts, held: &OnceLock<Leadership>) -> anyhow::Result<()> {
+    let (client, (namespace, lease)) = (&parts.client, &parts.lease);
+    let follow = reconcile::follow_signers(client.clone(), parts.namespace.clone(), Arc::clone(&parts.signers));
+    let leadership = tokio::select! {
+        () = follow => return Ok(()),
+        l = reconcile::leader::acquire(client.clone(), namespace, lease, &parts.identity) => l?,
+    };
+    // Set once.
+    let leadership = held.get_or_init(|| leadership);
+    // It may have waited for days.
+    match fitting::look(client).await {
+        Err(unfit) if unfit.is_known() => return Err(unfit.into()),
+        Err(unfit) => tracing::warn!(%unfit, "going on with the CRDs of the start"),
+        Ok(()) => {}
+    }
+    let ledger = &*parts.ledger;
+    reconcile::provenance::settle(ledger, leadership.found(), now()).await?;
+    let epoch = ledger
+        .take_epoch(&parts.identity, now())
+        .await
+        .context("the ledger gives no epoch")?;
+    leadership
+        .note(reconcile::provenance::Progress::of(ledger).await?)
+        .await?;
+    parts.metrics.leader.set(1);
+    tracing::info!(identity = parts.identity, epoch, "leading");
+    tokio::select! {
+        ended = parts.controller(epoch, leadership.progress()) => ended,
+        () = leadership.lost() => Err(anyhow::anyhow!("the Lease was lost; another replica takes over")),
+    }
+}
+
+/// Serves devices' histories. Nothing depends on them, so an address that is taken stops nobody.
+async fn serve_histories(address: SocketAddr, ledger: Arc<dyn certwave_ledger::Ledger>) -> tokio::task::JoinHandle<()> {
+    let listener = TcpListener::bind(address).await;
+    tokio::spawn(async move {
+        match listener {
+            Ok(listener) => history::serve(listener, ledger).await,
+            Err(error) => tracing::warn!(%address, %error, "devices' histories are not served"),
+        }
+    })
 }
 
 /// Where this process itself can be reached, if it listens on one address alone: certificates must not name `0.0.0.0`.

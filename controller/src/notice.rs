@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use certwave_core::model::ObjectRef;
+use certwave_core::retire::Why;
 use certwave_ledger::FleetKey;
 use certwave_protocol::code::Code;
 use certwave_protocol::ids::DeviceId;
@@ -22,6 +23,15 @@ pub enum Notice {
         /// In words.
         detail: String,
     },
+    /// A device did not come back by its new certificate once the old one was on hold; it is let in by the old one again.
+    ProbationFailed {
+        /// The `DeviceCertificate`.
+        object: ObjectRef,
+        /// Its fleet.
+        fleet: FleetKey,
+        /// Why it counts as failed.
+        why: Why,
+    },
     /// A claim was refused (condition `EnrolmentRefused`, event, metric).
     EnrolmentRefused {
         /// The `DeviceCertificate`, where the device is declared.
@@ -34,6 +44,24 @@ pub enum Notice {
         code: Code,
         /// In words.
         detail: String,
+    },
+    /// A `DeviceCertificate` was deleted, and its device revoked, as the Fleet asks for.
+    DeletionRevoked {
+        /// The Fleet.
+        fleet: FleetKey,
+        /// The device.
+        device: DeviceId,
+        /// How many certificates were revoked by it.
+        certificates: usize,
+    },
+    /// A `DeviceCertificate` was deleted, and nothing was revoked though the Fleet asks for it.
+    DeletionKept {
+        /// The Fleet.
+        fleet: FleetKey,
+        /// The device.
+        device: DeviceId,
+        /// Why.
+        why: String,
     },
     /// The device's clock differs from ours (condition `ClockSkew`).
     ClockSkew {

@@ -4,10 +4,10 @@
 //! that holds one keeps a consistent view.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use certwave_core::model::ObjectRef;
+use certwave_core::model::{Millis, ObjectRef};
 use certwave_core::policy::FleetPolicy;
 use certwave_core::rollout::run::{Plan, Run};
 use certwave_core::rollout::strategy::Strategy;
@@ -18,8 +18,9 @@ use certwave_protocol::ids::{BrokerId, Fingerprint};
 use certwave_protocol::jws::SigningKey;
 use certwave_protocol::message::Der;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
+use crate::door::{Door, DoorSettings, DoorView};
 use crate::presence::Presence;
 
 /// A broker to connect to.
@@ -46,8 +47,23 @@ pub struct BrokerEntry {
     pub control_key: SigningKey,
     /// The control certificate, leaf first, without the root.
     pub control_chain: Vec<Der>,
+    /// How many nodes it has.
+    pub nodes: usize,
+    /// How it hears of revocations.
+    pub door: DoorSettings,
     /// Changes when anything above changes that needs a new connection.
     pub version: String,
+}
+
+/// How a CA's CRLs are made. All in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CrlPolicy {
+    /// From `thisUpdate` to `nextUpdate`.
+    pub validity: i64,
+    /// How long before `nextUpdate` a CRL is made anew.
+    pub renew_before: i64,
+    /// With delta CRLs: how long a change may stand in them alone before a complete CRL says it, too.
+    pub complete_every: Option<i64>,
 }
 
 /// A CA that issues for a fleet, with what devices need to know of it.
@@ -57,8 +73,10 @@ pub struct IssuerEntry {
     pub ca: Arc<CertificateAuthority>,
     /// Its `CertificateAuthority` object.
     pub object: ObjectRef,
-    /// How long its CRLs are valid, seconds.
-    pub crl_validity: i64,
+    /// How its CRLs are made.
+    pub crl: CrlPolicy,
+    /// Its own certificate is revoked: it goes on to say what is revoked, and issues nothing any more.
+    pub revoked: bool,
 }
 
 /// A fleet whose CA and broker are resolved.
@@ -139,14 +157,22 @@ pub struct Registry {
     rotations: RwLock<HashMap<String, Arc<RotationEntry>>>,
     issuers: RwLock<HashMap<String, IssuerEntry>>,
     waiting: RwLock<HashSet<String>>,
+    doors: RwLock<HashMap<BrokerId, Arc<dyn Door>>>,
     links: RwLock<HashMap<BrokerId, Link>>,
     claims_links: RwLock<HashMap<BrokerId, Link>>,
+    door_views: RwLock<HashMap<BrokerId, Arc<DoorView>>>,
+    /// Who, of all brokers, has to do with which CA (key id), and whether it may go by its CRLs.
+    crl_uses: RwLock<HashMap<String, (String, bool)>>,
+    /// When the ledger last failed, Unix milliseconds; 0: it has not.
+    ledger_out: AtomicI64,
     /// Set once what limits the work is known.
     open: AtomicBool,
     brokers_changed: Notify,
     links_changed: Notify,
     work: Notify,
     judge: Notify,
+    /// How often a certificate's standing has changed by this process.
+    standing: watch::Sender<u64>,
 }
 
 fn read<K: std::hash::Hash + Eq, V: Clone>(map: &RwLock<HashMap<K, V>>, key: &K) -> Option<V> {
@@ -170,6 +196,14 @@ fn put<K: std::hash::Hash + Eq, V>(map: &RwLock<HashMap<K, V>>, key: K, value: O
 }
 
 impl Registry {
+    /// One of several of a process: a change of standing that one hears of, all do.
+    pub fn beside(standing: watch::Sender<u64>) -> Self {
+        Self {
+            standing,
+            ..Self::default()
+        }
+    }
+
     /// The broker with this id.
     pub fn broker(&self, id: &BrokerId) -> Option<Arc<BrokerEntry>> {
         read(&self.brokers, id)
@@ -217,6 +251,36 @@ impl Registry {
         put(&self.issuers, entry.ca.key_id().to_string(), Some(entry.clone()));
     }
 
+    /// Every CA made known.
+    pub fn issuers(&self) -> Vec<IssuerEntry> {
+        all(&self.issuers)
+    }
+
+    /// Notes for whoever makes CRLs that somebody goes by those of a CA (key id), or may; `None`: no more.
+    pub fn set_crl_use(&self, user: &str, entry: Option<(String, bool)>) {
+        put(&self.crl_uses, user.to_owned(), entry);
+    }
+
+    /// Whether a broker may go by the CRLs of this CA (key id): unless it asks OCSP, one where its devices are does.
+    pub fn reads_crls(&self, issuer: &str) -> bool {
+        if all(&self.crl_uses)
+            .iter()
+            .any(|(key_id, reads)| *reads && key_id == issuer)
+        {
+            return true;
+        }
+        let is = |entry: &IssuerEntry| entry.ca.key_id().to_string() == issuer;
+        let moving = self.rotations();
+        let moves = |fleet: &FleetKey| {
+            let into = |rotation: &Arc<RotationEntry>| rotation.issuer.as_ref().is_some_and(is);
+            moving.iter().any(|rotation| rotation.fleet == *fleet && into(rotation))
+        };
+        let reads = |id: &BrokerId| self.broker(id).is_none_or(|broker| broker.door.reads_crls());
+        let fleets = self.fleets();
+        let mut own = fleets.iter().filter(|fleet| is(&fleet.issuer) || moves(&fleet.key));
+        own.any(|fleet| reads(&fleet.broker))
+    }
+
     /// The rotation with this uid.
     pub fn rotation(&self, uid: &str) -> Option<Arc<RotationEntry>> {
         read(&self.rotations, &uid.to_owned())
@@ -261,6 +325,21 @@ impl Registry {
         self.work.notify_one();
     }
 
+    /// The adapter of this broker's doors, while it is ready.
+    pub fn door(&self, id: &BrokerId) -> Option<Arc<dyn Door>> {
+        read(&self.doors, id)
+    }
+
+    /// Whether this broker's doors say what they have loaded: only there old certificates are revoked.
+    pub fn reports_loading(&self, id: &BrokerId) -> bool {
+        self.door(id).is_some_and(|door| door.abilities().reports_loading)
+    }
+
+    /// Sets or removes an adapter.
+    pub fn set_door(&self, id: BrokerId, door: Option<Arc<dyn Door>>) {
+        put(&self.doors, id, door);
+    }
+
     /// The connection to this broker.
     pub fn link(&self, id: &BrokerId) -> Link {
         read(&self.links, id).unwrap_or_default()
@@ -287,9 +366,34 @@ impl Registry {
         }
     }
 
-    /// Resolves at the next change of a connection.
+    /// How the broker's door stands; `None` where it has no adapter, or was not looked at yet.
+    pub fn door_view(&self, id: &BrokerId) -> Option<Arc<DoorView>> {
+        read(&self.door_views, id)
+    }
+
+    /// Reports how a broker's door stands.
+    pub fn set_door_view(&self, id: BrokerId, view: Option<DoorView>) {
+        let (before, fault) = (self.door_view(&id), view.as_ref().map(|view| view.fault.clone()));
+        put(&self.door_views, id, view.map(Arc::new));
+        // What nodes have loaded changes all the time and is shown when there is something else to show.
+        if before.as_ref().map(|view| &view.fault) != fault.as_ref() {
+            self.links_changed.notify_waiters();
+        }
+    }
+
+    /// Resolves at the next change of a connection, or of how a door stands.
     pub fn links_changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.links_changed.notified()
+    }
+
+    /// The ledger failed at this time: what devices said then was not taken in.
+    pub fn ledger_out(&self, at: Millis) {
+        self.ledger_out.store(at, Ordering::Relaxed);
+    }
+
+    /// When the ledger last failed, Unix milliseconds, if it has since this process began.
+    pub fn ledger_was_out(&self) -> Option<Millis> {
+        Some(self.ledger_out.load(Ordering::Relaxed)).filter(|at| *at != 0)
     }
 
     /// From now on jobs may start: fleets and Rotations, whose limits hold over a restart, have been looked at once.
@@ -316,6 +420,16 @@ impl Registry {
     /// Resolves when running rotations should be judged.
     pub async fn judging(&self) {
         self.judge.notified().await;
+    }
+
+    /// Certificates were revoked, put on hold or released: CRLs, OCSP answers and doors have to follow at once.
+    pub fn standing_moved(&self) {
+        self.standing.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// Changes with each [`standing_moved`](Self::standing_moved).
+    pub fn standing(&self) -> watch::Receiver<u64> {
+        self.standing.subscribe()
     }
 
     /// Resolves when there may be something to start.

@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Duration, KeyAlgorithm, LocalRef, SecretKeyRef, rules};
@@ -75,6 +76,9 @@ pub struct CertificateAuthoritySpec {
     /// How CRLs are made.
     #[serde(default)]
     pub crl: CrlPolicy,
+    /// How OCSP answers are signed.
+    #[serde(default)]
+    pub ocsp: OcspPolicy,
     /// Secret that keeps the CA's key; `<name>-ca` where left out. It has no owner: deleting this object keeps the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
@@ -126,12 +130,29 @@ pub struct SecretSource {
 
 /// Where a CA publishes.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.configMapName) && has(self.secretName))").message("name a ConfigMap or a Secret for the CRLs, not both"))]
 pub struct Publication {
     /// Base URL, http or https, written into certificates: CRLs are at `<base>/crl/...`, CA certificates at `<base>/ca/...`.
     #[serde(rename = "baseURL")]
     #[schemars(length(max = 200))]
     #[x_kube(validation = rules::base_url())]
     pub base_url: String,
+    /// Whether OCSP answers for this CA's certificates at `<base>/ocsp/...`, and certificates say so. Those issued before keep what they say.
+    #[serde(default = "enabled")]
+    pub ocsp: bool,
+    /// ConfigMap of this namespace into which the CRLs are written, too, while they fit: `<partition>.crl` (DER) for each, and crl.pem with all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub config_map_name: Option<String>,
+    /// The same as a Secret, for those who can mount Secrets only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: Option<String>,
+}
+
+fn enabled() -> bool {
+    true
 }
 
 /// How CRLs are made.
@@ -146,6 +167,23 @@ pub struct CrlPolicy {
     /// How long before nextUpdate a CRL is made anew; must be less than validity.
     #[serde(default = "crl_renew_before")]
     pub renew_before: Duration,
+    /// Delta CRLs beside the complete ones, for those who read them: write {}. A change then stands in the delta at once, and in the complete CRL within completeEvery. Mosquitto, NATS and EMQX read no deltas: leave this out for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<CrlDelta>,
+}
+
+/// Delta CRLs (RFC 5280, 5.2.4).
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CrlDelta {
+    /// How long a change may stand in delta CRLs alone before a complete CRL says it, too.
+    #[serde(default = "complete_every")]
+    #[x_kube(validation = rules::more_than_zero())]
+    pub complete_every: Duration,
+}
+
+fn complete_every() -> Duration {
+    Duration::hours(1)
 }
 
 fn crl_validity() -> Duration {
@@ -161,6 +199,29 @@ impl Default for CrlPolicy {
         Self {
             validity: crl_validity(),
             renew_before: crl_renew_before(),
+            delta: None,
+        }
+    }
+}
+
+/// How OCSP answers are signed.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OcspPolicy {
+    /// Validity of the certificate that signs the answers; renewed by itself at half of it. Nobody can revoke it, so keep it short; the CA may be away for half of it.
+    #[serde(default = "signer_validity")]
+    #[x_kube(validation = rules::more_than_zero())]
+    pub signer_validity: Duration,
+}
+
+fn signer_validity() -> Duration {
+    Duration::days(14)
+}
+
+impl Default for OcspPolicy {
+    fn default() -> Self {
+        Self {
+            signer_validity: signer_validity(),
         }
     }
 }
@@ -205,6 +266,12 @@ pub struct CertificateAuthorityStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["partition"]))]
     pub crls: Vec<CrlStatus>,
+    /// The object that holds the CRLs, too, as spec.publication names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl_object: Option<CrlObject>,
+    /// The certificate that signs OCSP answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ocsp_signer: Option<OcspSignerStatus>,
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
@@ -219,14 +286,50 @@ pub struct CertificateAuthorityStatus {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CrlStatus {
-    /// Month in which the certificates of this partition end (YYYY-MM, UTC), or ca.
+    /// Month in which the certificates of this partition end (YYYY-MM, UTC); ca for subordinate CAs, full for all; with .delta what is new in it.
     #[schemars(length(max = 16))]
     pub partition: String,
     /// CRL number.
     #[schemars(range(min = 0))]
     pub number: i64,
-    /// When the next one is due.
+    /// How many certificates it lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub entries: Option<i64>,
+    /// When it ends: the next one is made well before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::time")]
     pub next_update: Option<Time>,
+}
+
+/// An object that CRLs are written into.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CrlObject {
+    /// ConfigMap or Secret.
+    pub kind: CrlObjectKind,
+    /// Its name, in the namespace of the CertificateAuthority.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// A kind of object that CRLs are written into.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum CrlObjectKind {
+    /// `data` and `binaryData`.
+    ConfigMap,
+    /// `data`.
+    Secret,
+}
+
+/// The certificate that signs a CA's OCSP answers; it stands with its key in the Secret `<name of the CA>-ocsp`.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OcspSignerStatus {
+    /// Serial number, in lower-case hex.
+    #[schemars(length(max = 64))]
+    pub serial: String,
+    /// End of its validity.
+    #[schemars(schema_with = "crate::schema::time")]
+    pub not_after: Time,
 }

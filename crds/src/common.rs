@@ -48,6 +48,39 @@ pub enum KeyAlgorithm {
     Rsa4096,
 }
 
+/// Why a certificate is revoked (RFC 5280, 5.3.1, in the spelling of its ASN.1): unspecified, keyCompromise (somebody else may have the key), cACompromise (the same of a CA's key), affiliationChanged (it belongs to somebody else now), superseded (another certificate has replaced it), cessationOfOperation (out of use) or privilegeWithdrawn.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Copy, Hash, Default, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum RevocationReason {
+    /// No reason is given.
+    #[default]
+    Unspecified,
+    /// Somebody else may have the key.
+    KeyCompromise,
+    /// Somebody else may have a CA's key.
+    #[serde(rename = "cACompromise")]
+    CaCompromise,
+    /// It belongs to somebody else now.
+    AffiliationChanged,
+    /// Another certificate has replaced it.
+    Superseded,
+    /// It is out of use.
+    CessationOfOperation,
+    /// A privilege was withdrawn.
+    PrivilegeWithdrawn,
+}
+
+/// How a certificate stands: Held, Revoked, or Released (it was on hold and is good again).
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Copy, Hash, JsonSchema)]
+pub enum CertificateStanding {
+    /// On hold.
+    Held,
+    /// Revoked for good.
+    Revoked,
+    /// It was on hold and is good again.
+    Released,
+}
+
 /// A certificate, by what names it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -72,4 +105,11 @@ pub struct CertificateStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub issuer: Option<String>,
+    /// Its public key (subject public key info, DER), base64: by this and its serial number a ledger that was restored from a backup knows the device again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub public_key: Option<String>,
+    /// Held or Revoked, where it is: then it works no more, whatever its dates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<CertificateStanding>,
 }

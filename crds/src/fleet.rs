@@ -24,7 +24,9 @@ use crate::{Duration, KeyAlgorithm, LocalRef, RotationStrategy, rules};
     printcolumn = r#"{"name":"Rotating","type":"integer","jsonPath":".status.counts.rotating","description":"Devices with a job in flight."}"#,
     printcolumn = r#"{"name":"Offline","type":"integer","jsonPath":".status.counts.offline","description":"Devices not heard."}"#,
     printcolumn = r#"{"name":"Failed","type":"integer","jsonPath":".status.counts.failed","description":"Devices whose last job failed."}"#,
+    printcolumn = r#"{"name":"Revoked","type":"integer","jsonPath":".status.counts.revoked","description":"Devices that a person has revoked."}"#,
     printcolumn = r#"{"name":"Next-Due","type":"string","jsonPath":".status.nextDue","description":"When the next certificate is due."}"#,
+    printcolumn = r#"{"name":"Held","type":"integer","jsonPath":".status.counts.held","priority":1,"description":"Devices on hold."}"#,
     printcolumn = r#"{"name":"Rotation","type":"string","jsonPath":".status.currentRotation","priority":1,"description":"The Rotation that runs."}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
@@ -44,6 +46,19 @@ pub struct FleetSpec {
     /// How certificates are replaced.
     #[serde(default)]
     pub rotation: RotationStrategy,
+    /// What deleting a DeviceCertificate of this fleet means: Keep (nothing is revoked) or Revoke (its certificates are revoked as cessationOfOperation). To delete the Fleet, its namespace or a duplicate never revokes anything.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// What deleting a DeviceCertificate means.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Copy, Default, JsonSchema)]
+pub enum DeletionPolicy {
+    /// Nothing is revoked.
+    #[default]
+    Keep,
+    /// The device's certificates are revoked, if the controller saw the deletion and the Fleet goes on.
+    Revoke,
 }
 
 /// A broker, perhaps of another namespace.
@@ -261,6 +276,12 @@ pub struct FleetCounts {
     /// Whose certificate is over.
     #[schemars(range(min = 0))]
     pub expired: i64,
+    /// Revoked, until a person permits them to enrol again; counted above, too.
+    #[schemars(range(min = 0))]
+    pub revoked: i64,
+    /// On hold, until it is released; counted above, too.
+    #[schemars(range(min = 0))]
+    pub held: i64,
 }
 
 /// What is known of a claim.

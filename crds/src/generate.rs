@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::{Broker, CertificateAuthority, DeviceCertificate, Fleet, Rotation};
+use crate::{Broker, CertificateAuthority, DeviceCertificate, Fleet, Revocation, Rotation};
 
 /// The command that writes the YAML anew.
 pub const GENERATE_COMMAND: &str = "cargo run -p certwave-crds --bin crds-gen";
@@ -22,6 +22,7 @@ pub fn all() -> Result<Vec<Value>, serde_json::Error> {
         Fleet::crd(),
         DeviceCertificate::crd(),
         Rotation::crd(),
+        Revocation::crd(),
     ]
     .iter()
     .map(|crd: &CustomResourceDefinition| {

@@ -1,5 +1,5 @@
 //! The custom resources of Certwave (`certwave.dev/v1alpha1`) as Rust types; the YAML in this
-//! directory is generated from them by `cargo run -p certwave-crds --bin crds-gen`.
+//! directory and `docs/crds.md` are generated from them by `cargo run -p certwave-crds --bin crds-gen`.
 
 // What `kubectl explain` shows is plain text, without backticks.
 #![allow(clippy::doc_markdown)]
@@ -12,9 +12,12 @@ mod common;
 mod decimal;
 mod device;
 mod duration;
+mod fit;
 mod fleet;
 mod gate;
 mod generate;
+mod reference;
+mod revocation;
 mod rotation;
 mod rotation_status;
 mod rules;
@@ -28,9 +31,12 @@ pub use common::*;
 pub use decimal::Decimal;
 pub use device::*;
 pub use duration::{Duration, ParseDurationError};
+pub use fit::{Misfit, misfit};
 pub use fleet::*;
 pub use gate::*;
 pub use generate::{GENERATE_COMMAND, all, files, stale};
+pub use reference::reference;
+pub use revocation::*;
 pub use rotation::*;
 pub use rotation_status::*;
 pub use strategy::*;

@@ -44,6 +44,7 @@ const KEPT: &str = "a Rotation keeps what it was created with; only control may 
     validation = Rule::new("self.mode != 'Emergency' || self.reason == 'CACompromise'").message("mode Emergency is for the reason CACompromise only: it ignores windows and soak"),
     validation = Rule::new("!has(self.cutoff) || self.reason == 'CACompromise'").message("cutoff is for the reason CACompromise only: it cuts off who is not confirmed by then"),
     validation = rules::never_back_to_what_is_compromised(),
+    validation = Rule::new("self.reason != 'CACompromise' || !has(self.control.rollback) || self.control.rollback == ''").message("control.rollback cannot be with reason CACompromise: going back would restore what is compromised"),
     validation = Rule::new("!has(self.control.approval) || !has(self.waves) || self.control.approval.throughWave <= self.waves.size()").message("control.approval.throughWave is above the number of waves"),
     validation = rules::unchanged(&["fleetRef", "reason", "mode", "issuerRef", "selector", "order", "waves", "defaults"], KEPT),
     validation = rules::unchanged(&["limits", "device", "windows", "windowOverrideBeforeExpiry", "joiners", "oldCertificate", "gates"], KEPT),
@@ -155,6 +156,10 @@ pub struct RotationControl {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub retry_failed: String,
+    /// A new word here stops the run and sends the devices of the present wave back to their old certificates, as a breach with onBreach: Rollback does; resume or retryFailed goes on.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub rollback: String,
 }
 
 /// What a person has approved.
@@ -168,7 +173,7 @@ pub struct Approval {
     /// The plan that was seen, as status.plan.hash has it: an approval of another plan does not count. Left out, it approves whatever the plan is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
-    #[x_kube(validation = rules::plan_hash())]
+    #[x_kube(validation = rules::hash_of("planHash", "status.plan.hash"))]
     pub plan_hash: String,
 }
 

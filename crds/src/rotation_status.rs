@@ -27,6 +27,9 @@ pub struct RotationStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub waves: Vec<WaveStatus>,
+    /// The old certificates of devices that were confirmed, where oldCertificate.retire is Revoke; counted on after the run has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retirements: Option<RetirementCounts>,
     /// What was planned, and whether it will be in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanStatus>,
@@ -121,7 +124,7 @@ pub struct WaveStatus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub confirmed: i64,
-    /// What maxFailed limits: failed, rejected, and gone back to the old certificate by themselves.
+    /// What maxFailed limits: failed, rejected, gone back to the old certificate by themselves, and probationFailed.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub failures: i64,
@@ -153,6 +156,10 @@ pub struct WaveStatus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub rolled_back: i64,
+    /// Confirmed, but did not come back by the new certificate alone once the old one was on hold.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub probation_failed: i64,
     /// Left for later, as they were offline when the run ended.
     #[serde(default)]
     #[schemars(range(min = 0))]
@@ -227,7 +234,7 @@ pub struct BreachStatus {
     /// Name of the wave.
     #[schemars(length(max = 40))]
     pub wave: String,
-    /// Which limit: Failed, Lost, Success or Gate.
+    /// Which limit: Failed, Lost, Success or Gate; or Person, who asked for the wave to be sent back.
     pub cause: BreachCause,
     /// In words and numbers.
     #[schemars(length(max = 1024))]
@@ -237,7 +244,7 @@ pub struct BreachStatus {
     pub at: Time,
 }
 
-/// Which limit was exceeded.
+/// Which limit was exceeded, or that a person sent the wave back.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Copy, JsonSchema)]
 pub enum BreachCause {
     /// More failed than allowed.
@@ -248,6 +255,8 @@ pub enum BreachCause {
     Success,
     /// A gate said no.
     Gate,
+    /// A person asked for the wave to be sent back (control.rollback).
+    Person,
 }
 
 /// Devices by where they stand in a run.
@@ -266,7 +275,7 @@ pub struct RotationCounts {
     /// Start from the new certificate.
     #[schemars(range(min = 0))]
     pub confirmed: i64,
-    /// Failed, rejected, and gone back to the old certificate by themselves.
+    /// Failed, rejected, gone back to the old certificate by themselves, and probationFailed.
     #[schemars(range(min = 0))]
     pub failures: i64,
     /// Timed out and lost.
@@ -290,9 +299,33 @@ pub struct RotationCounts {
     /// Went back, or were sent back, to the old certificate.
     #[schemars(range(min = 0))]
     pub rolled_back: i64,
+    /// Confirmed, but did not come back by the new certificate alone once the old one was on hold.
+    #[schemars(range(min = 0))]
+    pub probation_failed: i64,
     /// Left for later, as they were offline when the run ended.
     #[schemars(range(min = 0))]
     pub deferred: i64,
+}
+
+/// Old certificates by how far their retirement is.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Copy, Default, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RetirementCounts {
+    /// Grace is not over, or their turn is to come.
+    #[schemars(range(min = 0))]
+    pub waiting: i64,
+    /// On hold; not every node of the broker has loaded that.
+    #[schemars(range(min = 0))]
+    pub held: i64,
+    /// On hold everywhere; their devices were asked to come back.
+    #[schemars(range(min = 0))]
+    pub asked: i64,
+    /// Revoked for good, as superseded.
+    #[schemars(range(min = 0))]
+    pub revoked: i64,
+    /// Let go: they expire. Those whose devices did not come back are in counts.probationFailed.
+    #[schemars(range(min = 0))]
+    pub released: i64,
 }
 
 /// A device that failed.

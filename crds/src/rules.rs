@@ -58,6 +58,20 @@ pub(crate) fn mqtt_url(field: &str) -> Rule {
     )
 }
 
+/// A NATS server's URL.
+pub(crate) fn nats_url(field: &str) -> Rule {
+    matches(
+        "^tls://([A-Za-z0-9._-]+|[[][0-9a-fA-F:.]+[]]):[1-9][0-9]{0,4}$",
+        &format!("{field} must be tls://host:port of the client port, such as tls://nats.example.com:4222"),
+    )
+}
+
+/// A name that every device has one of.
+pub(crate) fn names_the_device(field: &str) -> Rule {
+    Rule::new("self.contains('{deviceId}') && !self.replace('{deviceId}', '').matches('[{}]')")
+        .message(format!("{field} must hold {{deviceId}}, and nothing else in braces").as_str())
+}
+
 /// The base of the URLs that certificates carry.
 pub(crate) fn base_url() -> Rule {
     matches(
@@ -174,11 +188,45 @@ pub(crate) fn never_back_to_what_is_compromised() -> Rule {
     .message("onBreach cannot be Rollback with reason CACompromise: going back would restore what is compromised")
 }
 
-/// The hash of a plan, or nothing.
-pub(crate) fn plan_hash() -> Rule {
+/// A SHA-256 that a status shows, or nothing.
+pub(crate) fn hash_of(field: &str, shown: &str) -> Rule {
     matches(
         "^([0-9a-f]{64})?$",
-        "planHash must be the 64 hexadecimal digits of status.plan.hash",
+        &format!("{field} must be the 64 hexadecimal digits of {shown}"),
+    )
+}
+
+/// A hold may end, so it has no reason.
+pub(crate) fn hold_or_reason() -> Rule {
+    Rule::new("!self.hold || (!has(self.reason) && !has(self.since))")
+        .message("hold: true goes without reason and since: a hold may be released; leave hold out to revoke for good")
+}
+
+/// What is revoked for good stays so.
+pub(crate) fn never_back_to_hold() -> Rule {
+    Rule::new("!self.hold || oldSelf.hold").message(
+        "a revocation cannot become a hold: it is final; take it out first if the hold is for certificates that came later",
+    )
+}
+
+/// Who means to release must not revoke by it.
+pub(crate) fn release_or_reason() -> Rule {
+    Rule::new("self.hold || !oldSelf.hold || has(self.reason)")
+        .message("to release the hold take spec.revocation out as a whole; to revoke for good set a reason")
+}
+
+/// A leaf is no CA.
+pub(crate) fn reason_of_a_device() -> Rule {
+    Rule::new("self != 'cACompromise'").message(
+        "cACompromise is for the certificate of a CA (a Revocation with certificateAuthority); of a device choose keyCompromise or superseded",
+    )
+}
+
+/// A serial number as a status shows it.
+pub(crate) fn serial() -> Rule {
+    matches(
+        "^[0-9a-f]{1,40}$",
+        "serial is the number in lower-case hex, as status.certificates shows it",
     )
 }
 

@@ -75,6 +75,13 @@ impl Default for RotationStrategy {
     }
 }
 
+impl RotationStrategy {
+    /// Whether old certificates are to be revoked.
+    pub fn revokes(&self) -> bool {
+        self.old_certificate.retire == Retire::Revoke
+    }
+}
+
 /// How many devices at once, and how fast.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -292,16 +299,20 @@ pub enum RetriedOutcome {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OldCertificate {
-    /// How the old certificate ends: Expire (by itself).
+    /// How the old certificate ends: Expire (by itself), or Revoke once the device has come back by the new one alone. Revoke needs a Broker that reports what its nodes have loaded; elsewhere old certificates expire, and the Fleet says so.
     #[serde(default)]
     pub retire: Retire,
     /// How long after its confirmation a device may still be sent back to its old certificate.
     #[serde(default = "grace")]
     pub grace: Duration,
-    /// How long a device has to come back by its new certificate once the old one is on hold; with Expire nothing is put on hold.
+    /// With Revoke: how long the broker has to load that the old certificate is on hold, and then the device to come back by its new one. A device that does not come back is let in by the old one again and counts as a failure of its wave.
     #[serde(default = "probation")]
     #[x_kube(validation = rules::more_than_zero())]
     pub probation: Duration,
+    /// With Revoke: most devices asked to come back within a second, of all that share the broker; each comes by a full handshake.
+    #[serde(default = "reconnects_per_second")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub reconnects_per_second: i32,
     /// A device is sent back only to a certificate with at least this much life left.
     #[serde(default = "rollback_min_remaining")]
     pub rollback_min_remaining: Duration,
@@ -313,6 +324,9 @@ fn grace() -> Duration {
 fn probation() -> Duration {
     Duration::minutes(10)
 }
+fn reconnects_per_second() -> i32 {
+    10
+}
 fn rollback_min_remaining() -> Duration {
     Duration::days(7)
 }
@@ -323,6 +337,7 @@ impl Default for OldCertificate {
             retire: Retire::default(),
             grace: grace(),
             probation: probation(),
+            reconnects_per_second: reconnects_per_second(),
             rollback_min_remaining: rollback_min_remaining(),
         }
     }
@@ -334,4 +349,6 @@ pub enum Retire {
     /// It ends by itself.
     #[default]
     Expire,
+    /// After grace it is put on hold, and revoked as superseded once the device has come back by its new certificate alone.
+    Revoke,
 }

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
 };
 
 /// A certificate and its private key, both in PEM.
@@ -19,7 +19,8 @@ pub struct Identity {
 
 /// A certificate authority of one test.
 pub struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    issuer: Issuer<'static, KeyPair>,
+    certificate: String,
 }
 
 impl Authority {
@@ -31,14 +32,27 @@ impl Authority {
         let mut params = params(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = new_key()?;
         Ok(Self {
-            issuer: CertifiedIssuer::self_signed(params, new_key()?)?,
+            certificate: params.self_signed(&key)?.pem(),
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    /// One that is there already, by its certificate and key in PEM.
+    ///
+    /// # Errors
+    /// When they are unreadable.
+    pub fn of(certificate: String, key: &str) -> Result<Self> {
+        Ok(Self {
+            issuer: Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(key)?)?,
+            certificate,
         })
     }
 
     /// Its certificate in PEM.
     pub fn certificate(&self) -> String {
-        self.issuer.pem()
+        self.certificate.clone()
     }
 
     /// A server certificate for 127.0.0.1, `::1` and localhost.
@@ -46,13 +60,16 @@ impl Authority {
     /// # Errors
     /// When the crypto library refuses.
     pub fn server(&self, name: &str) -> Result<Identity> {
-        let mut params = params(name);
-        params.subject_alt_names = vec![
-            SanType::DnsName("localhost".try_into()?),
-            SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            SanType::IpAddress("::1".parse()?),
-        ];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(server(name)?)
+    }
+
+    /// The same, ended long ago.
+    ///
+    /// # Errors
+    /// When the crypto library refuses.
+    pub fn expired_server(&self, name: &str) -> Result<Identity> {
+        let mut params = server(name)?;
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
         self.sign(params)
     }
 
@@ -92,6 +109,17 @@ pub fn key_pair() -> Result<(String, String)> {
 
 fn new_key() -> Result<KeyPair> {
     Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
+}
+
+fn server(name: &str) -> Result<CertificateParams> {
+    let mut params = params(name);
+    params.subject_alt_names = vec![
+        SanType::DnsName("localhost".try_into()?),
+        SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        SanType::IpAddress("::1".parse()?),
+    ];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
 }
 
 fn params(name: &str) -> CertificateParams {

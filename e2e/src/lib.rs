@@ -6,23 +6,35 @@
 
 pub mod api;
 pub mod bench;
+pub mod chart;
+pub mod conditions;
+pub mod dashboard;
 pub mod demo;
 pub mod device_files;
+pub mod fuzz;
 pub mod http;
 pub mod identity;
+pub mod judges;
+pub mod kind;
 pub mod lasting;
 pub mod mosquitto;
 pub mod mqtt;
+pub mod nats;
 pub mod ports;
+pub mod postgres;
 pub mod process;
 pub mod programs;
 pub mod prometheus;
 pub mod proxy;
+pub mod revoked;
 pub mod scratch;
 pub mod screen;
+pub mod small_disk;
 pub mod stack;
 pub mod tally;
 pub mod tools;
+pub mod torture;
 pub mod wait;
+pub mod witness;
 
 pub use wait::wait_for;

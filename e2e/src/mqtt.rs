@@ -16,6 +16,8 @@ use tokio_rustls::client::TlsStream;
 use crate::identity::Identity;
 
 const ANSWER: Duration = Duration::from_secs(5);
+/// By then a refusal has usually come.
+const ALERT: Duration = Duration::from_millis(50);
 const CONNACK: u8 = 0x20;
 const PUBLISH: u8 = 0x30;
 const PUBACK: u8 = 0x40;
@@ -84,9 +86,9 @@ impl Connection {
             next_id: 1,
             received: Vec::new(),
         };
-        // Protocol name and level 4; flags: clean session, will; keep-alive 60 s.
+        // Protocol name and level 4; flags: clean session, will; no keep-alive, as nobody says anything while a test waits.
         let mut body = b"\x00\x04MQTT\x04".to_vec();
-        body.extend([if will.is_some() { 0x0e } else { 0x02 }, 0, 60]);
+        body.extend([if will.is_some() { 0x0e } else { 0x02 }, 0, 0]);
         push_string(&mut body, client_id)?;
         if let Some(will) = will {
             push_string(&mut body, &will.topic)?;
@@ -204,6 +206,33 @@ impl Connection {
         self.stream.read_exact(&mut body).await?;
         Ok((kind, body))
     }
+}
+
+/// Whether the listener refuses this certificate at the handshake. It asks for no session, so that it takes none over.
+///
+/// # Errors
+/// When nobody listens.
+pub async fn is_refused(address: SocketAddr, server_ca: &str, identity: &Identity) -> Result<bool> {
+    let connector = TlsConnector::from(Arc::new(tls(server_ca, Some(identity))?));
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::IpAddress(address.ip().into());
+    let by_tls = |error: &std::io::Error| error.kind() == std::io::ErrorKind::InvalidData;
+    let mut stream = match connector.connect(name, stream).await {
+        Ok(stream) => stream,
+        Err(error) => return Ok(by_tls(&error)),
+    };
+    // With TLS 1.3 the client is through before the server has looked at its certificate. What is written to a connection that
+    // is closed already may cost the alert, so it is given a moment first.
+    let mut byte = [0];
+    if let Ok(read) = tokio::time::timeout(ALERT, stream.read(&mut byte)).await {
+        return Ok(read.is_err_and(|error| by_tls(&error)));
+    }
+    // PINGREQ before CONNECT: whoever hears it hangs up.
+    if stream.write_all(&[0xc0, 0]).await.is_err() || stream.flush().await.is_err() {
+        return Ok(false);
+    }
+    let read = tokio::time::timeout(ANSWER, stream.read(&mut byte)).await;
+    Ok(read.is_ok_and(|read| read.is_err_and(|error| by_tls(&error))))
 }
 
 fn message(kind: u8, body: &[u8]) -> Result<Option<Message>> {

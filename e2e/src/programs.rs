@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 use std::{env, fs};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::tools;
 
@@ -24,6 +24,31 @@ pub fn certwave() -> Result<PathBuf> {
 /// When it cannot be built.
 pub fn agent() -> Result<PathBuf> {
     current("certwave-agent", "certwave-agent")
+}
+
+/// Path of a static program that `e2e/images/build` has put into an image.
+///
+/// # Errors
+/// When it was not built.
+pub fn in_image(program: &str) -> Result<PathBuf> {
+    let directory = directory()?;
+    let target = directory.parent().context("a program without a target directory")?;
+    let host = format!("{}-unknown-linux-gnu", env::consts::ARCH);
+    let profile = match env::var("IMAGE_PROFILE").as_deref() {
+        Ok("dev") => "debug",
+        _ => "release",
+    };
+    let path = target.join(host).join(profile).join(program);
+    ensure!(path.is_file(), "{} is missing: run e2e/images/build", path.display());
+    Ok(path)
+}
+
+/// Path of the kubectl plugin (`kubectl-certwave`), built when it is missing or older than its sources.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn plugin() -> Result<PathBuf> {
+    current("kubectl-certwave", "certwave-cli")
 }
 
 /// Cargo gives a test the path of its own package's programs only; those of others lie in the same directory.

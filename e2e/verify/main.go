@@ -6,6 +6,7 @@
 //	verify crl -issuer ca.pem -crl list.der
 //	verify ocsp-request -issuer ca.pem -leaf leaf.pem -out request.der [-hash sha1|sha256]
 //	verify ocsp -issuer ca.pem -leaf leaf.pem -response response.der
+//	verify ocsp-query -issuer ca.pem -serial hex -url http://... [-hash sha1|sha256] [-method GET|POST]
 //
 // lint prints one line per finding, the others what they read; each exits with 1 when something is wrong.
 package main
@@ -19,7 +20,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(errors.New("usage: verify chain|lint|crl|ocsp-request|ocsp ..."))
+		fail(errors.New("usage: verify chain|lint|crl|ocsp-request|ocsp|ocsp-query ..."))
 	}
 	var err error
 	switch os.Args[1] {
@@ -33,6 +34,8 @@ func main() {
 		err = askOCSP(os.Args[2:])
 	case "ocsp":
 		err = readOCSP(os.Args[2:])
+	case "ocsp-query":
+		err = queryOCSP(os.Args[2:])
 	default:
 		err = fmt.Errorf("unknown command %q", os.Args[1])
 	}

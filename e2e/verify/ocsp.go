@@ -67,10 +67,15 @@ func readOCSP(args []string) error {
 	if err != nil {
 		return err
 	}
+	return judgeOCSP(*path, response)
+}
+
+// judgeOCSP lints a response and prints what it says; place is where it is from.
+func judgeOCSP(place string, response *ocsp.Response) error {
 	if response.Certificate == nil {
 		return fmt.Errorf("the response has no certificate of a delegated responder")
 	}
-	if err := lintStatus(*path, func(registry zl.Registry) *zlint.ResultSet {
+	if err := lintStatus(place, func(registry zl.Registry) *zlint.ResultSet {
 		return zlint.LintOcspResponseEx(response, registry)
 	}); err != nil {
 		return err

@@ -80,6 +80,8 @@ pub enum Code {
     NotDeclared,
     /// The device is enrolled already and has no `reenrol` permit.
     AlreadyEnrolled,
+    /// A person has revoked the device or put it on hold.
+    Revoked,
     // The controller's side.
     /// The controller cannot answer now (CA, ledger or broker); ask again later.
     TryLater,
@@ -132,6 +134,7 @@ impl Code {
             Self::ClaimRefused => "claim-refused",
             Self::NotDeclared => "not-declared",
             Self::AlreadyEnrolled => "already-enrolled",
+            Self::Revoked => "revoked",
             Self::TryLater => "try-later",
             Self::TimedOut => "timed-out",
             Self::Lost => "lost",

@@ -8,7 +8,7 @@ use super::{Credential, Echo, Effect, Failure, Link, Machine, Timer, Via, Wait};
 use crate::journal::{Goal, Phase};
 
 /// Refusals in a row, over all own credentials, after which a claim is tried as well.
-const REFUSALS_BEFORE_CLAIM: u8 = 6;
+pub(super) const REFUSALS_BEFORE_CLAIM: u8 = 6;
 
 impl Machine<'_> {
     pub(super) fn start(&mut self) {
@@ -123,6 +123,8 @@ impl Machine<'_> {
         if let Credential::Slot(slot) = via.credential {
             *self.state.alerts.get_mut(slot) = None;
             self.state.refusals = 0;
+            // What works comes first again: refusals count in a row only.
+            self.state.turn = 0;
         }
         match via.credential {
             Credential::Claim => {

@@ -66,7 +66,7 @@ pub struct SimulateArgs {
     #[arg(long, default_value_t = 120)]
     pub keep_alive: u16,
     /// kind=selector or kind:param=selector: offline, never-answer, reject, fail-test, fail-test:ALERT,
-    /// fail-test:unreachable, vanish:accepted, vanish:stored, vanish:tested, power-cut:N, slow:30s, clock:-20y, duplicate; for
+    /// fail-test:unreachable, old-door, vanish:accepted, vanish:stored, vanish:tested, power-cut:N, slow:30s, clock:-20y, duplicate; for
     /// deviceIds with commas between them, #N for N devices, * for all. May be repeated
     #[arg(long)]
     pub fault: Vec<FaultArg>,
@@ -74,6 +74,9 @@ pub struct SimulateArgs {
     /// at the end
     #[arg(long)]
     pub report: Option<PathBuf>,
+    /// Append a line of JSON to this file at each step of a device that changes its job, its active slot or its connection
+    #[arg(long)]
+    pub history: Option<PathBuf>,
     /// End after so many seconds; without it at SIGTERM or SIGINT
     #[arg(long)]
     pub duration: Option<u64>,

@@ -18,6 +18,9 @@ pub enum Fault {
     /// `fail-test[:alert]`: no connection with a new certificate succeeds; refused with this TLS alert (default
     /// `bad_certificate`), or `unreachable`.
     FailTest(Option<String>),
+    /// `old-door`: connects with the old certificate wherever it thinks to use the new one, in its trial too; what it says is signed
+    /// by the new key.
+    OldDoor,
     /// `vanish:accepted`, `vanish:stored` or `vanish:tested`: goes away for good once it has said that it takes a job on, has
     /// stored the certificate that the job brought, or has said that it works.
     Vanish(Vanishing),
@@ -71,7 +74,7 @@ pub enum BadFault {
     /// No such fault.
     #[error(
         "unknown fault {0:?}; known are offline, never-answer, reject, fail-test[:alert|:unreachable], \
-         vanish:accepted|stored|tested, power-cut:n, slow:<duration>, clock:<offset>, duplicate"
+         old-door, vanish:accepted|stored|tested, power-cut:n, slow:<duration>, clock:<offset>, duplicate"
     )]
     Kind(String),
     /// A parameter that is missing or wrong.
@@ -95,6 +98,7 @@ impl FromStr for FaultArg {
                 "unreachable" => Fault::FailTest(None),
                 alert => Fault::FailTest(Some(alert.to_owned())),
             },
+            "old-door" => Fault::OldDoor,
             "vanish" => Fault::Vanish(match param {
                 Some("accepted") => Vanishing::Accepted,
                 Some("stored") => Vanishing::Stored,

@@ -2,6 +2,7 @@
 
 mod args;
 pub mod fault;
+pub mod history;
 mod plan;
 pub mod report;
 pub mod watch;
@@ -17,6 +18,7 @@ use tokio::sync::watch::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 
 pub use self::args::SimulateArgs;
+use self::history::History;
 use self::plan::{Plan, device_ids};
 use self::report::Report;
 use self::watch::{Seen, Shared, Sim, lock};
@@ -100,7 +102,8 @@ impl Simulator {
         if let Some(stranger) = faults.keys().find(|id| !ids.contains(id)) {
             bail!("--fault names {stranger}, which is none of the devices");
         }
-        let shared = Arc::new(Shared::new(args.claim_connections, args.connect_rate));
+        let history = args.history.as_deref().map(History::append).transpose()?;
+        let shared = Arc::new(Shared::new(args.claim_connections, args.connect_rate, history));
         let mut report = Report::new(Arc::clone(&shared));
         let mut stops = Vec::with_capacity(ids.len());
         let mut tasks = JoinSet::new();

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::fault::{Fault, Vanishing};
+use super::history::History;
 use crate::disk::Fuse;
 use crate::hooks::{Hooks, Leave};
 use crate::journal::{Goal, Journal, PerSlot, Phase};
@@ -75,16 +76,19 @@ pub struct Shared {
     claims: Arc<Semaphore>,
     /// When the next device may connect.
     pace: Arc<Pace>,
+    /// What each of them does, where that is written down.
+    history: Option<History>,
 }
 
 impl Shared {
     /// At most so many claims connected at once, and so many connections a second.
-    pub fn new(claim_connections: usize, connect_rate: u32) -> Self {
+    pub fn new(claim_connections: usize, connect_rate: u32, history: Option<History>) -> Self {
         Self {
             totals: Mutex::default(),
             changes: AtomicU64::new(1),
             claims: Arc::new(Semaphore::new(claim_connections.max(1))),
             pace: Arc::new(Pace::new(connect_rate)),
+            history,
         }
     }
 
@@ -271,6 +275,9 @@ impl Hooks for Sim {
             seen.active = journal.active;
             seen.connected = connected;
             seen.job = job;
+            if let Some(history) = &self.shared.history {
+                history.note(&self.id, journal, &seen);
+            }
             self.shared.changes.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -302,6 +309,14 @@ impl Hooks for Sim {
             Fault::FailTest(Some(alert)) => Some(Failure::Refused(Some(alert.clone()))),
             _ => None,
         })
+    }
+
+    fn opens(&self, journal: &Journal, via: Via) -> Option<Slot> {
+        let Goal::Rotate { slot: new, .. } = journal.job.as_ref()?.goal else {
+            return None;
+        };
+        let mistaken = self.faults.contains(&Fault::OldDoor) && via.credential == Credential::Slot(new);
+        mistaken.then_some(new.other())
     }
 
     fn copies(&self, journal: &Journal, body: &Body) -> usize {

@@ -225,6 +225,43 @@ fn a_device_refused_with_one_slot_tries_the_other_for_ever_and_starts_from_the_o
 }
 
 #[test]
+fn only_refusals_in_a_row_move_a_device_to_its_old_slot() {
+    let mut world = tested();
+    let body = commit(&world);
+    world.down(world.message(1, body));
+    let new = world.journal().held(Slot::B).unwrap().leaf;
+    for _ in 0..10 {
+        world.refused.insert(new);
+        world.input(Input::Disconnected);
+        world.fire(Timer::Retry);
+        world.network(true);
+        world.refused.clear();
+        world.fire(Timer::Retry);
+        assert_eq!(world.connecting.unwrap().credential, Credential::Slot(Slot::B));
+        world.network(true);
+    }
+}
+
+#[test]
+fn a_device_that_went_back_stays_with_what_works() {
+    let mut world = tested();
+    let body = commit(&world);
+    world.down(world.message(1, body));
+    world.refused.insert(world.journal().held(Slot::B).unwrap().leaf);
+    world.input(Input::Disconnected);
+    while world.journal().active == Some(Slot::B) {
+        world.fire(Timer::Retry);
+        world.network(true);
+    }
+    for _ in 0..3 {
+        world.input(Input::Disconnected);
+        world.fire(Timer::Retry);
+        assert_eq!(world.connecting.unwrap().credential, Credential::Slot(Slot::A));
+        world.network(true);
+    }
+}
+
+#[test]
 fn an_unreachable_broker_moves_no_device_to_its_old_slot() {
     let mut world = tested();
     let body = commit(&world);

@@ -32,7 +32,7 @@ pub fn still_wanted(device: &Device, bundle: Fingerprint) -> bool {
 /// asked again when as much time has passed as its job had taken by then, so that many of them leave the slots to others; and
 /// only once it was heard, on this connection or another: an offer without one would use a slot up and say nothing.
 pub fn may_offer(now: Millis, device: &Device) -> bool {
-    let heard = device.session.is_some();
+    let heard = device.session.is_some() && device.bar.is_none();
     let waiting = device.open_job().filter(|job| heard && job.state == JobState::Queued);
     waiting.is_some_and(|job| {
         let pause = job.since.saturating_sub(job.created).min(LONGEST_SILENCE);
@@ -48,7 +48,7 @@ pub fn next_job(now: Millis, device: &Device, target: &Target<'_>) -> Option<Job
     let expiry = current.not_after.saturating_mul(1000);
     // An expired credential cannot connect: only a permit and a claim help.
     let expired = expiry <= now;
-    if device.open_job().is_some() || expired || device.not_before.is_some_and(|t| t > now) {
+    if device.bar.is_some() || device.open_job().is_some() || expired || device.not_before.is_some_and(|t| t > now) {
         return None;
     }
     let due = target

@@ -44,7 +44,7 @@ pub const TABLE: [Row; 12] = [
     Row {
         state: Sent,
         limit: Limit::Answer,
-        next: &[Queued, Accepted, Issued, Rejected, Failed, Cancelled],
+        next: &[Queued, Accepted, Issued, Rejected, Failed, RolledBack, Cancelled],
     },
     Row {
         state: Accepted,

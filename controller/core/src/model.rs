@@ -7,6 +7,8 @@ use certwave_protocol::ids::{BrokerId, ClaimName, DeviceId, Epoch, Fingerprint, 
 use certwave_protocol::message::Subject;
 use serde::{Deserialize, Serialize};
 
+use crate::revocation::Bar;
+
 /// Unix milliseconds.
 pub type Millis = i64;
 
@@ -91,6 +93,8 @@ pub struct Device {
     pub reenrol: Option<String>,
     /// The last permit that was used up.
     pub reenrol_used: Option<String>,
+    /// Why it gets no certificate, if a person has said so.
+    pub bar: Option<Bar>,
     /// The latest job, ended or not.
     pub job: Option<Job>,
     /// No new attempt before this time.
@@ -115,6 +119,7 @@ impl Device {
             last_seen: None,
             reenrol: None,
             reenrol_used: None,
+            bar: None,
             job: None,
             not_before: None,
             revision: 0,

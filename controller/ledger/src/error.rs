@@ -35,6 +35,12 @@ pub enum LedgerError {
         /// Who holds it: of a claim, the Fleet.
         holder: ObjectRef,
     },
+    /// The device is on hold or revoked: it gets no certificate.
+    #[error("the device is on hold or revoked")]
+    Barred,
+    /// The ledger comes from a backup, and what was lost has not been taken in again: nothing is issued until then.
+    #[error("the ledger was restored from a backup, and what was issued since has not been taken in again")]
+    Restoring,
     /// The claim's quota of devices is used up.
     #[error("the claim's quota is used up")]
     ClaimExhausted,
@@ -75,6 +81,9 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// The categories of faults of the ledger itself ([`is_outage`](Self::is_outage)).
+    pub const OUTAGES: [&str; 5] = ["restoring", "full", "newer", "corrupt", "unavailable"];
+
     /// A short word of a closed set, for metric labels.
     pub fn category(&self) -> &'static str {
         match self {
@@ -84,6 +93,8 @@ impl LedgerError {
             Self::KeyReused => "key-reused",
             Self::SerialReused => "serial-reused",
             Self::Duplicate { .. } => "duplicate",
+            Self::Barred => "barred",
+            Self::Restoring => "restoring",
             Self::ClaimExhausted => "claim-exhausted",
             Self::ClaimClosed => "claim-closed",
             Self::CrlNumber { .. } => "crl-number",
@@ -100,7 +111,31 @@ impl LedgerError {
     pub fn is_outage(&self) -> bool {
         matches!(
             self,
-            Self::Full | Self::Newer { .. } | Self::Corrupt(_) | Self::Unavailable(_)
+            Self::Restoring | Self::Full | Self::Newer { .. } | Self::Corrupt(_) | Self::Unavailable(_)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_categories_of_outages_are_those_of_outages() {
+        let unavailable = LedgerError::Unavailable(String::new());
+        let corrupt = LedgerError::Corrupt(String::new());
+        let newer = LedgerError::Newer { found: 2, supported: 1 };
+        for error in [
+            LedgerError::Restoring,
+            LedgerError::Full,
+            newer,
+            corrupt,
+            unavailable,
+            LedgerError::Conflict,
+            LedgerError::Barred,
+            LedgerError::Ended,
+        ] {
+            assert_eq!(LedgerError::OUTAGES.contains(&error.category()), error.is_outage());
+        }
     }
 }

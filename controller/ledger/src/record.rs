@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use certwave_core::model::{Device, Identity, Millis, ObjectRef};
+use certwave_core::model::{Credential, Device, Identity, Millis, ObjectRef};
+use certwave_core::retire::Retirement;
 use certwave_protocol::ids::{BrokerId, ClaimName, DeviceId, Fingerprint, JobId};
 
-use crate::MemberOutcome;
+use crate::{Mark, MemberOutcome};
 
 /// A Fleet by its object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +58,11 @@ pub enum Declared {
         /// That object.
         holder: ObjectRef,
     },
+    /// The object declared a device of another broker before, which only that broker's holder can withdraw; nothing changed.
+    Elsewhere {
+        /// That broker.
+        broker: BrokerId,
+    },
 }
 
 /// An object that declares a device at present.
@@ -68,6 +74,8 @@ pub struct DeclaredObject {
     pub uid: String,
     /// The device.
     pub identity: Identity,
+    /// A revocation or hold that the object declared was taken over, and that it declares none any more was not.
+    pub revocation: bool,
 }
 
 /// One decision about one device: everything in it is stored, or nothing.
@@ -90,6 +98,10 @@ pub struct Write {
     /// for another attempt, with a rollback job for going back; not once it has left the fleet or the Rotation has ended. One
     /// that timed out or was lost stays so, whatever is given, while its next job has not been accepted.
     pub member: Option<MemberOutcome>,
+    /// The retirement of the certificate that this step has replaced. One of the same device that is still open is released.
+    pub retirement: Option<Retirement>,
+    /// What becomes of a certificate by this step: one that the device has gone back from is revoked.
+    pub mark: Option<Mark>,
     /// Whether the change is one that the object's status should show.
     pub project: bool,
     /// What to tell the audit.
@@ -106,6 +118,8 @@ impl Write {
             sent_certificate: None,
             claim_use: None,
             member: None,
+            retirement: None,
+            mark: None,
             project: true,
             audit: Vec::new(),
         }
@@ -125,6 +139,8 @@ pub enum CertificateKind {
     Control,
     /// A broker's server certificate.
     Server,
+    /// Signs a CA's OCSP answers.
+    OcspSigner,
     /// A CA's.
     Authority,
 }
@@ -160,6 +176,20 @@ pub struct CertificateRecord {
     pub issued_at: Millis,
 }
 
+impl From<&CertificateRecord> for Credential {
+    fn from(record: &CertificateRecord) -> Self {
+        Self {
+            fingerprint: record.fingerprint,
+            spki: record.spki,
+            serial: record.serial.clone(),
+            issuer: record.issuer.clone(),
+            not_before: record.not_before,
+            not_after: record.not_after,
+            public_key: record.public_key.clone(),
+        }
+    }
+}
+
 /// A certificate with what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredCertificate {
@@ -182,6 +212,17 @@ pub struct DueQuery {
     pub failed_before_s: i64,
     /// At most so many.
     pub limit: u32,
+}
+
+/// What devices are counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountQuery {
+    /// Certificates have expired by this time.
+    pub now: Millis,
+    /// Devices heard since then are online.
+    pub online_after: Millis,
+    /// Certificates that end before count as expiring, Unix seconds.
+    pub expiring_before_s: i64,
 }
 
 /// The devices of a fleet, counted. Only declared ones count.
@@ -207,6 +248,14 @@ pub struct FleetCounts {
     pub in_flight: u32,
     /// Heard of since the time asked about (whatever the state above).
     pub online: u32,
+    /// Revoked, until a person permits them to enrol again (whatever the state above).
+    pub revoked: u32,
+    /// On hold (whatever the state above).
+    pub held: u32,
+    /// With a job that was lost (whatever the state above).
+    pub lost: u32,
+    /// With a current certificate that ends before the time asked about, and has not yet; those on hold or revoked left out.
+    pub expiring: u32,
     /// The earliest end of a current certificate that has not expired, Unix seconds.
     pub next_expiry: Option<i64>,
 }

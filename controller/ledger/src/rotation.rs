@@ -170,6 +170,8 @@ pub struct TemplateBlock {
     pub template: String,
     /// The Rotation in which it went wrong.
     pub rotation: ObjectRef,
+    /// That showed only after the Rotation was complete.
+    pub late: bool,
     /// When.
     pub at: Millis,
 }
@@ -246,6 +248,8 @@ pub enum MemberOutcome {
     Reverted,
     /// Should have gone back and did not, or could not.
     Unreverted,
+    /// Confirmed, and then did not come back by the new certificate alone when the old one was on hold.
+    ProbationFailed,
 }
 
 /// A member that went wrong.

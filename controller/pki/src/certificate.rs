@@ -143,6 +143,13 @@ impl Parsed {
         self.subject == self.issuer
     }
 
+    /// Whether it names this extended key usage.
+    pub(crate) fn is_for(&self, usage: &ObjectIdentifier) -> bool {
+        self.extended_key_usage
+            .as_ref()
+            .is_some_and(|usages| usages.contains(usage))
+    }
+
     pub(crate) fn has_extension(&self, id: &ObjectIdentifier) -> bool {
         let extensions = self.certificate.tbs_certificate().extensions();
         extensions.is_some_and(|extensions| extensions.iter().any(|e| e.extn_id == *id))

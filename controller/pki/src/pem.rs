@@ -30,6 +30,11 @@ pub fn csr_to_pem(der: &[u8]) -> String {
     encode("CERTIFICATE REQUEST", der)
 }
 
+/// A DER CRL as PEM (RFC 7468, 6).
+pub fn crl_to_pem(der: &[u8]) -> String {
+    encode("X509 CRL", der)
+}
+
 pub(crate) fn encode(label: &str, der: &[u8]) -> String {
     // Fails only for a label that is not ASCII or a text longer than the address space.
     encode_string(label, LineEnding::LF, der).unwrap_or_default()

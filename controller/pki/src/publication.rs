@@ -4,6 +4,9 @@ use crate::{KeyId, time::date_time};
 
 /// The partition of a CA's CRLs that covers the certificates of its subordinates.
 pub const CA_PARTITION: &str = "ca";
+/// The scope of a CA's CRL about all that it has issued. It has no IDP, and no certificate names it: it is for those who want one
+/// file, and for OpenSSL's `-crl_check_all`.
+pub const FULL_PARTITION: &str = "full";
 
 /// A base URL that cannot stand in certificates.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -7,7 +7,9 @@ use certwave_crds::{Adapter, Broker};
 use kube::Api;
 use serde::Deserialize as _;
 
-use super::{CommandError, MosquittoOptions, client, mosquitto};
+use crate::door::mosquitto::wire::NodeName;
+
+use super::{CommandError, CrlSyncOptions, MosquittoOptions, client, mosquitto};
 
 /// Print a broker's configuration and write its ACL.
 #[derive(Debug, clap::Args)]
@@ -40,6 +42,18 @@ pub struct Arguments {
     /// Where the ACL is written, and where the broker finds it.
     #[arg(long)]
     acl_file: PathBuf,
+    /// The name of this node, where certwave crl-sync runs beside it; with --crl-file, --local-socket and --local-acl-file.
+    #[arg(long, requires_all = ["crl_file", "local_socket", "local_acl_file"])]
+    node: Option<NodeName>,
+    /// The CRLs that certwave crl-sync writes. Mosquitto does not start without: run crl-sync --once before.
+    #[arg(long, requires = "node")]
+    crl_file: Option<PathBuf>,
+    /// The Unix socket for certwave crl-sync, in a directory that nobody else may enter: whoever opens it can end every session.
+    #[arg(long, requires = "node")]
+    local_socket: Option<PathBuf>,
+    /// Where the ACL of that listener is written, and where the broker finds it.
+    #[arg(long, requires = "node")]
+    local_acl_file: Option<PathBuf>,
     /// Where the configuration goes; printed where left out.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -67,6 +81,20 @@ pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
         cert_file: arguments.cert_file,
         key_file: arguments.key_file,
         acl_file: arguments.acl_file,
+        crl_sync: match (
+            arguments.node,
+            arguments.crl_file,
+            arguments.local_socket,
+            arguments.local_acl_file,
+        ) {
+            (Some(node), Some(crl_file), Some(socket), Some(acl_file)) => Some(CrlSyncOptions {
+                node,
+                crl_file,
+                socket,
+                acl_file,
+            }),
+            _ => None,
+        },
     };
     let files = mosquitto(&broker.spec, &options).map_err(CommandError::Refused)?;
     let claims = match (files.claims, &arguments.claims_out) {
@@ -79,6 +107,9 @@ pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
         }
     };
     std::fs::write(&options.acl_file, files.acl).map_err(CommandError::file(&options.acl_file))?;
+    if let (Some(sync), Some(acl)) = (&options.crl_sync, files.local_acl) {
+        std::fs::write(&sync.acl_file, acl).map_err(CommandError::file(&sync.acl_file))?;
+    }
     if let Some((path, config)) = claims {
         std::fs::write(path, config).map_err(CommandError::file(path))?;
     }
@@ -143,6 +174,7 @@ spec:
             cert_file: "/etc/tls.crt".into(),
             key_file: "/etc/tls.key".into(),
             acl_file: "/etc/acl".into(),
+            crl_sync: None,
         }
     }
 
@@ -155,6 +187,28 @@ spec:
             Some(include_str!("snapshots/mosquitto-claims.conf"))
         );
         assert_eq!(files.acl, include_str!("snapshots/mosquitto.acl"));
+    }
+
+    #[test]
+    fn a_companion_gets_a_socket_with_its_own_topics_and_devices_are_checked_against_its_file() {
+        let sync = CrlSyncOptions {
+            node: "a".parse().unwrap(),
+            crl_file: "/var/crl.pem".into(),
+            socket: "/run/door/mosquitto.sock".into(),
+            acl_file: "/etc/acl.local".into(),
+        };
+        let options = MosquittoOptions {
+            crl_sync: Some(sync),
+            ..options()
+        };
+        let files = mosquitto(&parse(BROKER).unwrap().spec, &options).unwrap();
+        assert_eq!(files.config, include_str!("snapshots/mosquitto-crl-sync.conf"));
+        assert_eq!(
+            files.claims.as_deref(),
+            Some(include_str!("snapshots/mosquitto-claims.conf"))
+        );
+        let acl = include_str!("snapshots/mosquitto-local.acl");
+        assert_eq!(files.local_acl.as_deref(), Some(acl));
     }
 
     #[test]

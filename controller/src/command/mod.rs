@@ -2,13 +2,15 @@
 
 pub mod broker_config;
 pub mod claim;
+pub mod crl_sync;
+pub mod ledger;
 mod mosquitto;
 
 use std::path::{Path, PathBuf};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
-pub use mosquitto::{MosquittoFiles, MosquittoOptions, mosquitto};
+pub use mosquitto::{CrlSyncOptions, MosquittoFiles, MosquittoOptions, mosquitto};
 
 /// Why a command did nothing, or not everything.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +24,9 @@ pub enum CommandError {
     /// There is no usable kubeconfig.
     #[error("no Kubernetes API is configured: {0}")]
     Config(String),
+    /// The ledger refused, or something is wrong with it.
+    #[error(transparent)]
+    Ledger(#[from] certwave_ledger::LedgerError),
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {

@@ -5,10 +5,13 @@ use certwave_core::policy::JobPolicy;
 use certwave_core::step::{self, Context, Decision, Event, Send};
 use certwave_ledger::{AuditEntry, CertificateRecord, ClaimUse, FleetKey, LedgerError, MemberOutcome, Write};
 use certwave_protocol::VERSION;
+use certwave_protocol::code::Code;
 use certwave_protocol::message::{self, Body, Commit, Der, Payload, Task};
 use certwave_protocol::topic::User;
 
-use super::{Engine, describe, now};
+use super::retire::void;
+use super::{Engine, describe};
+use crate::clock::now;
 use crate::notice::Notice;
 
 /// `last_seen` alone is written at most this often, milliseconds.
@@ -85,6 +88,7 @@ impl Engine {
     }
 
     /// One transaction: the device, its job, and what belongs to them.
+    #[tracing::instrument(level = "debug", name = "record", skip_all)]
     pub(super) async fn write(&self, before: &Device, device: Device, with: With) -> Result<(), LedgerError> {
         let at = now();
         let moved = state_change(before, &device);
@@ -95,6 +99,8 @@ impl Engine {
         write.certificate = with.certificate;
         write.claim_use = with.claim_use;
         if let Some(job) = moved {
+            write.retirement = self.retirement(before, &device, at).await?;
+            write.mark = void(before, &device, at);
             write.member = member(&self.policy(&device), job);
             write.audit.push(AuditEntry {
                 at,
@@ -105,7 +111,11 @@ impl Engine {
                 detail: job.code.map(|c| c.to_string()),
             });
         }
+        let marks = write.mark.is_some();
         self.ledger.write(self.epoch, write).await?;
+        if marks {
+            self.registry.standing_moved();
+        }
         if sent_certificate.is_some() {
             self.metrics.certificates_issued.with_label_values(&["device"]).inc();
         }
@@ -118,8 +128,10 @@ impl Engine {
     /// Counts and tells what a job's change of state means to people.
     fn moved(&self, device: &Device, job: &Job) {
         let (kind, state) = (kind(&job.kind), job.state);
+        let (namespace, fleet) = (device.object.namespace.as_str(), device.fleet.as_str());
         if state == JobState::Sent {
-            self.metrics.jobs_started.with_label_values(&[kind]).inc();
+            let started = &self.metrics.fleets.jobs_started;
+            started.with_label_values(&[namespace, fleet, kind]).inc();
         }
         if state.ended() || state == JobState::Queued {
             self.registry.nudge();
@@ -128,9 +140,9 @@ impl Engine {
             return;
         }
         let code = job.code.map_or("none", |c| c.as_str());
-        self.metrics
-            .jobs_ended
-            .with_label_values(&[kind, state.as_str(), code])
+        let ended = &self.metrics.fleets.jobs_ended;
+        ended
+            .with_label_values(&[namespace, fleet, kind, state.as_str(), code])
             .inc();
         if state.went_wrong() {
             let detail = job.detail.clone().unwrap_or_default();
@@ -255,6 +267,10 @@ fn worth_writing(before: &Device, after: &Device) -> bool {
 /// How the device stands in its Rotation after this change; `None` is as the job's state says.
 fn member(policy: &JobPolicy, job: &Job) -> Option<MemberOutcome> {
     job.rotation.as_ref()?;
+    // A person's will is no failure of the rotation.
+    if job.code == Some(Code::Revoked) && job.state.ended() {
+        return Some(MemberOutcome::Skipped);
+    }
     // One that is to be sent back stands as such, whatever becomes of the job.
     let back = job.kind == JobKind::Rollback;
     // A trust job is the way to the leaf, not the end of it; a job that was cancelled is made again, the right way.

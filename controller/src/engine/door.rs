@@ -85,6 +85,8 @@ pub(super) mod tests {
             client_key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.to_vec())),
             control_key: SigningKey::from_pkcs8(der).unwrap(),
             control_chain: Vec::new(),
+            nodes: 1,
+            door: crate::door::DoorSettings::None,
             version: String::new(),
         }
     }

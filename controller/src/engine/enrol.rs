@@ -1,6 +1,7 @@
 //! Claims exchanged for a device's own first certificate.
 
 use certwave_core::model::{Device, Identity};
+use certwave_core::revocation::Bar;
 use certwave_core::step::{self, Context, Enrolment};
 use certwave_ledger::{ClaimUse, FleetKey, LedgerError};
 use certwave_protocol::VERSION;
@@ -11,10 +12,11 @@ use certwave_protocol::jws::VerifyingKey;
 use certwave_protocol::message::{Body, Payload, Type};
 use certwave_protocol::topic::User;
 
+use super::Engine;
 use super::act::With;
 use super::inbox::{Refusal, addressed};
 use super::link::Speaker;
-use super::{Engine, now};
+use crate::clock::now;
 use crate::notice::Notice;
 
 const TRIES: usize = 8;
@@ -95,10 +97,8 @@ impl Engine {
             )));
         }
         let Some(device) = device.as_ref() else {
-            return Err(seen((
-                Code::NotDeclared,
-                "no such device is declared in the claim's fleet".to_owned(),
-            )));
+            let why = "no such device is declared in the claim's fleet";
+            return Err(seen(self.undeclared(why).await));
         };
         self.exchange(speaker, name, device.clone(), payload)
             .await
@@ -132,10 +132,14 @@ impl Engine {
         for _ in 0..TRIES {
             match step::enrolment(&device, key) {
                 Enrolment::Refused(code) => {
-                    return Err((
-                        code,
-                        "the device is enrolled; a reenrol permit opens enrolment again".to_owned(),
-                    ));
+                    let why = match (code, device.bar) {
+                        (Code::Revoked, Some(Bar::Held)) => "the device is on hold",
+                        (Code::Revoked, _) => {
+                            "the device is revoked; a reenrol permit given since opens enrolment again"
+                        }
+                        _ => "the device is enrolled; a reenrol permit opens enrolment again",
+                    };
+                    return Err((code, why.to_owned()));
                 }
                 Enrolment::Again => {
                     self.hand_out(speaker, claim, &device, payload).await?;

@@ -1,4 +1,5 @@
-//! For how long a connection has let devices be heard: a broker that hangs keeps it open and says nothing.
+//! For how long a connection has let devices be heard: a broker that hangs keeps it open and says nothing. The ledger is looked at
+//! in the same way: what it could not take in was not heard.
 //!
 //! MQTT promises an answer to each ping, each publication of `QoS` 1 and each subscription. While one is long due nobody was
 //! heard, whatever devices said; and what came in last says how far the time before is certain.
@@ -32,6 +33,17 @@ pub(super) enum Heard {
     Broken,
     /// Nothing has come in since the deadline: the next packet, or its absence, will say.
     Unknown,
+}
+
+impl Heard {
+    /// Heard by both: by the broker's connection and by the ledger.
+    pub(super) const fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Broken, _) | (_, Self::Broken) => Self::Broken,
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::Whole, Self::Whole) => Self::Whole,
+        }
+    }
 }
 
 impl Hearing {
@@ -69,6 +81,11 @@ impl Hearing {
         }
         self.last = now;
         held_up
+    }
+
+    /// What was said up to now was not taken in.
+    pub(super) fn missed(&mut self, now: Instant) {
+        *self = Self::new(now);
     }
 
     /// When the connection is to be ended, if nothing comes in.
@@ -161,6 +178,35 @@ mod tests {
         assert_eq!(hearing.through(woken, STEP, 30 * SECOND), Heard::Unknown);
         hearing.heard(woken);
         assert_eq!(hearing.through(woken, STEP, 30 * SECOND), Heard::Broken);
+    }
+
+    #[test]
+    fn what_was_not_taken_in_charges_nobody_for_a_whole_step() {
+        let (mut hearing, last) = quiet();
+        hearing.asked(last + SECOND);
+        hearing.missed(last + 2 * SECOND);
+        for second in 3..22 {
+            hearing.heard(last + second * SECOND);
+            let now = last + second * SECOND;
+            assert_eq!(hearing.through(now, STEP, SECOND), Heard::Broken, "{second}");
+        }
+        let now = last + 22 * SECOND;
+        hearing.heard(now);
+        assert_eq!(hearing.through(now, STEP, SECOND), Heard::Whole);
+    }
+
+    #[test]
+    fn a_device_was_heard_only_where_both_heard_it() {
+        use Heard::{Broken, Unknown, Whole};
+        let cases = [
+            (Whole, Whole, Whole),
+            (Whole, Unknown, Unknown),
+            (Unknown, Broken, Broken),
+            (Whole, Broken, Broken),
+        ];
+        for (one, other, both) in cases {
+            assert_eq!((one.and(other), other.and(one)), (both, both));
+        }
     }
 
     #[test]

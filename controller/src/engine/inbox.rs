@@ -8,13 +8,13 @@ use certwave_protocol::VERSION;
 use certwave_protocol::code::Code;
 use certwave_protocol::envelope::{self, Unverified};
 use certwave_protocol::ids::{DeviceId, Fingerprint};
-use certwave_protocol::jws::VerifyingKey;
 use certwave_protocol::message::{Body, Online, Payload, Rejected, Type};
 use certwave_protocol::topic::User;
 
 use super::act::With;
 use super::link::Speaker;
-use super::{Engine, describe, now};
+use super::{Engine, describe};
+use crate::clock::now;
 use crate::notice::Notice;
 
 /// A device's clock may differ from ours by so many seconds before people hear of it.
@@ -80,14 +80,19 @@ impl Engine {
             device: id.clone(),
         };
         let Some(device) = self.read(&identity).await? else {
-            return Err((Code::NotDeclared, "no such device".to_owned()));
+            return Err(self.undeclared("no such device").await);
         };
-        let (signer, key) = Self::signer(&device, envelope.signer())?;
+        let by = envelope.signer();
+        let (signer, key) = self.signer(&device, by).await?;
         let payload = verified.insert(envelope.verify(&key).map_err(|e| (e.code(), e.to_string()))?);
         if let Body::Hello(hello) = &payload.body {
             self.judge_clock(&device, hello.clock.saturating_sub(now() / 1000));
         }
-        self.decide(&identity, device, signer, payload).await
+        self.decide(&identity, device, signer, payload).await?;
+        if let Body::Hello(hello) = &payload.body {
+            self.came_back(&identity, by, hello.reconnect).await;
+        }
+        Ok(())
     }
 
     /// Tells people of a clock that is wrong by `skew` seconds, and of one that was.
@@ -100,32 +105,6 @@ impl Engine {
         } else if self.skewed.remove(&object) && !self.notify(Notice::ClockRight { object: object.clone() }) {
             self.skewed.add(&object);
         }
-    }
-
-    /// Which of the device's recorded keys this is; a certificate that has ended signs nothing any more.
-    fn signer(device: &Device, named: Option<Fingerprint>) -> Result<(Signer, VerifyingKey), Refusal> {
-        let candidates = [
-            (Signer::Current, &device.current),
-            (Signer::Pending, &device.pending),
-            (Signer::Previous, &device.previous),
-        ];
-        let found = candidates
-            .into_iter()
-            .find_map(|(role, c)| c.as_ref().filter(|c| Some(c.fingerprint) == named).map(|c| (role, c)));
-        let Some((role, credential)) = found else {
-            return Err((
-                Code::WrongKey,
-                "not a key that the ledger records for this device".to_owned(),
-            ));
-        };
-        if credential.not_after.saturating_mul(1000) <= now() {
-            return Err((
-                Code::WrongKey,
-                "the certificate that signed this has expired".to_owned(),
-            ));
-        }
-        let key = VerifyingKey::from_spki(&credential.public_key).map_err(|e| (Code::WrongKey, e.to_string()))?;
-        Ok((role, key))
     }
 
     /// Asks `core`, writes, speaks; again from the beginning when somebody else was faster.
@@ -289,6 +268,15 @@ impl Engine {
 
     pub(super) async fn read(&self, identity: &Identity) -> Result<Option<Device>, Refusal> {
         self.ledger.device(identity).await.map_err(|e| self.out(&e))
+    }
+
+    /// The ledger has no such device. One that was restored hears of all that is declared only once it is complete.
+    pub(super) async fn undeclared(&self, why: &str) -> Refusal {
+        match self.restored().await {
+            Ok(false) => (Code::NotDeclared, why.to_owned()),
+            Ok(true) => (Code::TryLater, "the controller cannot answer now".to_owned()),
+            Err(error) => self.out(&error),
+        }
     }
 
     /// A fault of ours: counted, and never the device's.

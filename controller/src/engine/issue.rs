@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use certwave_core::model::{Credential, Device};
-use certwave_ledger::{CertificateKind, CertificateRecord, FleetKey};
+use certwave_ledger::{CertificateKind, CertificateRecord, FleetKey, SerialKey};
 use certwave_pki::{Csr, LeafRequest, LeafUsage, TemplateContext};
 use certwave_protocol::code::Code;
 use certwave_protocol::ids::{Fingerprint, JobId};
 
+use super::Engine;
 use super::inbox::{Refusal, code_of};
-use super::{Engine, now};
-use crate::crl::{CrlFault, ensure_crl};
+use crate::clock::{dating, now};
+use crate::publish::CrlFault;
 use crate::registry::{FleetEntry, IssuerEntry};
 
 impl Engine {
@@ -42,6 +43,31 @@ impl Engine {
         Ok(own())
     }
 
+    /// Has the broker's door let a new certificate in before anybody has it: a door that goes by CRLs refuses whom it has none for.
+    async fn let_in(&self, device: &Device, issuer: &str, serial: &str, der: &[u8]) -> Result<(), Refusal> {
+        let Some(door) = self.registry.door(&device.id.broker) else {
+            return Ok(());
+        };
+        let key = SerialKey {
+            issuer: issuer.to_owned(),
+            serial: serial.to_owned(),
+        };
+        door.admit(&key, der).await.map_err(|error| {
+            tracing::warn!(broker = %device.id.broker, %error, "a certificate waits for the broker's door");
+            let kind = self.registry.broker(&device.id.broker);
+            let kind = kind.as_ref().map_or("none", |entry| entry.door.kind());
+            self.metrics
+                .brokers
+                .door_errors
+                .with_label_values(&[kind, error.category()])
+                .inc();
+            (
+                Code::TryLater,
+                "the broker would not let the certificate in yet".to_owned(),
+            )
+        })
+    }
+
     /// Issues for a request that [`Engine::check_request`] has found sound; publishes the partition's first CRL before.
     pub(super) async fn issue(
         &self,
@@ -53,6 +79,7 @@ impl Engine {
     }
 
     /// The same for a job that is being made.
+    #[tracing::instrument(level = "debug", name = "issue", skip_all, fields(fleet = device.fleet))]
     pub(super) async fn issue_for(
         &self,
         device: &Device,
@@ -65,6 +92,9 @@ impl Engine {
         };
         let fleet = self.fleet(device)?;
         let issuer = self.issuer(device, &fleet).await?;
+        if issuer.revoked {
+            return Err((Code::TryLater, "the CA of the device's fleet is revoked".to_owned()));
+        }
         let csr = Csr::parse(request, &fleet.csr).map_err(|e| (code_of(e.code()), e.to_string()))?;
         let subject = fleet
             .template
@@ -86,15 +116,18 @@ impl Engine {
                     validity: fleet.validity,
                     backdate: fleet.backdate,
                 },
-                at / 1000,
+                dating() / 1000,
             )
             .map_err(|e| ours(&e))?;
-        ensure_crl(&*self.ledger, self.epoch, &issuer, &leaf.partition, at)
+        self.publisher
+            .ensure(&issuer, &leaf.partition)
             .await
             .map_err(|fault| match fault {
                 CrlFault::Ledger(error) => self.out(&error),
-                CrlFault::Crl(error) => ours(&error),
+                other => ours(&other),
             })?;
+        self.let_in(device, &issuer.ca.key_id().to_string(), &leaf.serial, &leaf.der)
+            .await?;
         let record = CertificateRecord {
             fingerprint: Fingerprint::of(&leaf.der),
             serial: leaf.serial,
@@ -110,15 +143,7 @@ impl Engine {
             der: leaf.der.to_vec(),
             issued_at: at,
         };
-        let credential = Credential {
-            fingerprint: record.fingerprint,
-            spki: record.spki,
-            serial: record.serial.clone(),
-            issuer: record.issuer.clone(),
-            not_before: record.not_before,
-            not_after: record.not_after,
-            public_key: record.public_key.clone(),
-        };
+        let credential = Credential::from(&record);
         Ok((credential, record))
     }
 }

@@ -13,15 +13,18 @@ use certwave_protocol::topic::{self, User};
 use certwave_protocol::{MAX_MESSAGE, envelope};
 use futures::FutureExt as _;
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, Outgoing, PublishOptions, QoS, TlsConfiguration, Transport};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tracing::Instrument as _;
 
 use super::Engine;
 use super::door::Door;
 use super::hearing::{Hearing, KEEP_ALIVE, SILENCE};
+use crate::causes::causes;
 use crate::gate::Gate;
+use crate::metrics::Waits;
 use crate::registry::{BrokerEntry, Link};
+use crate::tls;
 
 /// Messages are handled in so many lines; one device's messages stay in one line and so in their order.
 const LANES: usize = 16;
@@ -86,6 +89,12 @@ impl Speaker {
         what(&mut hearing, Instant::now())
     }
 
+    /// Publishes to somebody beside the broker, who believes nothing that is not signed otherwise.
+    pub(super) fn say_plainly(&self, topic: String, message: Vec<u8>) -> bool {
+        let options = PublishOptions::new(QoS::AtLeastOnce);
+        self.gate.is_open() && self.client.try_publish(topic, message, options).is_ok()
+    }
+
     /// Signs and publishes; answers whether it was handed over. What is lost here is asked for again by the device's next
     /// `hello`. A deposed leader says nothing: not even that it will not.
     pub(super) fn say(&self, to: &User, payload: &Payload) -> bool {
@@ -110,6 +119,8 @@ struct Heard {
     kind: Type,
     bytes: Vec<u8>,
     at: Instant,
+    /// Until it is answered.
+    _waits: Waits,
 }
 
 /// Keeps a task for each door of each broker of the registry, for ever.
@@ -124,10 +135,7 @@ pub(super) async fn supervise(engine: Arc<Engine>) {
             let same = wanted.iter().any(|b| b.id == *id && b.version == *version);
             if !same {
                 engine.links.set(id, None);
-                for gauge in [&engine.metrics.broker_connected, &engine.metrics.claims_connected] {
-                    // Not there is as good.
-                    let _ = gauge.remove_label_values(&[id.as_str()]);
-                }
+                engine.metrics.brokers.forget_links(id);
             }
             same
         });
@@ -143,7 +151,7 @@ pub(super) async fn supervise(engine: Arc<Engine>) {
 }
 
 /// Ends its task when dropped.
-struct Guard(AbortHandle);
+pub(super) struct Guard(pub(super) AbortHandle);
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -176,8 +184,8 @@ impl Engine {
             error: outcome.as_ref().err().cloned(),
         };
         let (gauge, speaker) = match door {
-            Door::Devices => (&self.metrics.broker_connected, Some(outcome.ok())),
-            Door::Claims => (&self.metrics.claims_connected, None),
+            Door::Devices => (&self.metrics.brokers.connected, Some(outcome.ok())),
+            Door::Claims => (&self.metrics.brokers.claims_connected, None),
         };
         gauge
             .with_label_values(&[entry.id.as_str()])
@@ -194,7 +202,7 @@ impl Engine {
 
 /// One connection from its beginning to its end; says why it ended.
 async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>, door: Door) -> String {
-    let tls = match tls(entry) {
+    let tls = match tls::mutual(&entry.anchors, &entry.client_chain, &entry.client_key) {
         Ok(tls) => tls,
         Err(error) => return format!("the controller's credential for the broker cannot be used: {error}"),
     };
@@ -264,11 +272,12 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>, door: Door) -> Str
                     continue;
                 };
                 let Some((user, kind)) = topic::parse_up(&entry.prefix, topic) else {
-                    engine
-                        .metrics
-                        .messages
-                        .with_label_values(&["none", "unknown-type"])
-                        .inc();
+                    let adapter = engine.registry.door(&entry.id);
+                    if adapter.is_some_and(|adapter| adapter.hear(topic, &message.payload)) {
+                        continue;
+                    }
+                    let messages = &engine.metrics.brokers.messages;
+                    messages.with_label_values(&["none", "unknown-type"]).inc();
                     continue;
                 };
                 if !door.answers(entry, &user) {
@@ -282,6 +291,7 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>, door: Door) -> Str
                     kind,
                     bytes: message.payload.to_vec(),
                     at: Instant::now(),
+                    _waits: engine.metrics.brokers.waits(&entry.id),
                 };
                 if lanes[lane].send(heard).await.is_err() {
                     return "a lane ended".to_owned();
@@ -302,17 +312,23 @@ fn lanes(engine: &Arc<Engine>, speaker: &Speaker) -> Vec<mpsc::Sender<Heard>> {
                 while let Some(heard) = rx.recv().await {
                     let kind = heard.kind;
                     // Whoever finds a message that brings its handling down must not take the lane's other devices along.
-                    let hearing = AssertUnwindSafe(engine.hear(&speaker, &heard.user, kind, &heard.bytes));
+                    let span = tracing::debug_span!(
+                        "message",
+                        broker = %speaker.entry.id,
+                        from = heard.user.name(),
+                        %kind,
+                        outcome = tracing::field::Empty,
+                    );
+                    let hearing = engine.hear(&speaker, &heard.user, kind, &heard.bytes);
+                    let hearing = AssertUnwindSafe(hearing.instrument(span.clone()));
                     let outcome = hearing.catch_unwind().await.unwrap_or_else(|_| {
                         tracing::error!(user = heard.user.name(), %kind, "a fault of the program: handling a message panicked");
                         Code::Other.as_str()
                     });
-                    engine
-                        .metrics
-                        .messages
-                        .with_label_values(&[kind.as_str(), outcome])
-                        .inc();
-                    engine.metrics.message_seconds.observe(heard.at.elapsed().as_secs_f64());
+                    span.record("outcome", outcome);
+                    let metrics = &engine.metrics.brokers;
+                    metrics.messages.with_label_values(&[kind.as_str(), outcome]).inc();
+                    metrics.message_duration.observe(heard.at.elapsed().as_secs_f64());
                 }
             });
             tx
@@ -320,34 +336,8 @@ fn lanes(engine: &Arc<Engine>, speaker: &Speaker) -> Vec<mpsc::Sender<Heard>> {
         .collect()
 }
 
-fn tls(entry: &BrokerEntry) -> Result<ClientConfig, rustls::Error> {
-    let mut roots = RootCertStore::empty();
-    for anchor in &entry.anchors {
-        roots.add(anchor.clone())?;
-    }
-    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(entry.client_chain.clone(), entry.client_key.clone_key())
-}
-
-/// An error with its sources: the TLS alert is the deepest.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        source = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use certwave_protocol::VERSION;
     use certwave_protocol::ids::Nonce;
@@ -356,18 +346,31 @@ mod tests {
     use super::*;
     use crate::engine::door::tests::entry;
 
-    #[tokio::test]
-    async fn a_deposed_leader_hands_nothing_over() {
+    /// A connection on which nothing leaves: nobody polls, what is handed over stays in the outbox.
+    fn speaker(gate: &Arc<Gate>) -> (Speaker, rumqttc::EventLoop) {
         let options = MqttOptions::new("test", ("localhost".to_owned(), 1));
-        // Nobody polls: what is handed over stays in the outbox.
-        let (client, _outbox) = AsyncClient::builder(options).capacity(8).build();
-        let gate = Gate::open();
+        let (client, outbox) = AsyncClient::builder(options).capacity(8).build();
         let speaker = Speaker {
             entry: Arc::new(entry(None)),
             client,
-            gate: Arc::clone(&gate),
+            gate: Arc::clone(gate),
             hearing: Arc::new(Mutex::new(Hearing::new(Instant::now()))),
         };
+        (speaker, outbox)
+    }
+
+    /// Lets the engine take its broker for connected as long as what this returns lives.
+    pub(in crate::engine) fn connect(engine: &Engine) -> rumqttc::EventLoop {
+        let (speaker, outbox) = speaker(&engine.gate);
+        let broker = speaker.entry.id.clone();
+        engine.links.set(&broker, Some(speaker));
+        outbox
+    }
+
+    #[tokio::test]
+    async fn a_deposed_leader_hands_nothing_over() {
+        let gate = Gate::open();
+        let (speaker, _outbox) = speaker(&gate);
         let user = User::Device("d-1".parse().unwrap());
         let payload = Payload {
             v: VERSION,

@@ -1,38 +1,45 @@
 //! The engine drives devices through their jobs: it hears messages, asks `core` what follows, writes the ledger, and
 //! only then speaks.
 //!
-//! `link` keeps a connection through each `door` of each broker, `hearing` knows for how long it has been good, `inbox` turns messages into events, `act` carries decisions out,
+//! `link` keeps a connection through each `door` of each broker, `hearing` knows for how long it has been good, `ledger` for how
+//! long the ledger has, `inbox` turns messages into events, `act` carries decisions out,
 //! `enrol` answers claims, `rollout` chooses who may start and `schedule` starts them, `called_off` cancels those of an aborted
-//! Rotation that wait, `timers` enforces deadlines.
+//! Rotation that wait, `timers` enforces deadlines, `retire` retires old certificates,
+//! `shut` tells each broker's adapter ([`crate::door`]) what was revoked, and ends the sessions of revoked devices.
 
 mod act;
 mod called_off;
 mod door;
 mod enrol;
+#[cfg(test)]
+mod fixtures;
 mod hearing;
 mod inbox;
 mod issue;
+mod ledger;
 mod link;
 mod pace;
+mod retire;
 mod rollout;
 mod schedule;
+mod shut;
+mod signer;
 mod timers;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-use certwave_core::model::{Identity, Millis};
-use certwave_ledger::{Ledger, LedgerError};
-use certwave_protocol::ids::Epoch;
+use certwave_core::model::Identity;
+use certwave_ledger::Ledger;
+use certwave_protocol::ids::{BrokerId, Epoch};
 use tokio::sync::mpsc;
 
+use self::hearing::Hearing;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::notice::{Notice, Skewed};
+use crate::publish::Publisher;
 use crate::registry::Registry;
-
-/// How often the engine looks whether it has been deposed.
-const EPOCH_PERIOD: Duration = Duration::from_secs(1);
 
 /// Why the engine stopped for good.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +52,10 @@ pub enum EngineError {
 /// What every part of the engine works with.
 pub struct Engine {
     ledger: Arc<dyn Ledger>,
+    /// Since when the ledger has taken in what devices say.
+    taking_in: Mutex<Hearing>,
+    /// Whose devices it drives.
+    broker: BrokerId,
     epoch: Epoch,
     registry: Arc<Registry>,
     notices: mpsc::Sender<Notice>,
@@ -52,23 +63,31 @@ pub struct Engine {
     links: link::Links,
     ready: schedule::Ready,
     pace: pace::Pace,
+    retire_pace: retire::Pace,
+    retire_watch: retire::Watch,
+    strategies: retire::Strategies,
     skewed: Arc<Skewed>,
     gate: Arc<Gate>,
+    publisher: Arc<Publisher>,
 }
 
 impl Engine {
-    /// An engine that has not begun.
+    /// An engine for one broker's devices, in the term of this epoch, that has not begun.
+    #[allow(clippy::too_many_arguments)] // Nothing but what it works with, each of a type of its own.
     pub fn new(
         ledger: Arc<dyn Ledger>,
-        epoch: Epoch,
+        (broker, epoch): (BrokerId, Epoch),
         registry: Arc<Registry>,
         notices: mpsc::Sender<Notice>,
         metrics: Arc<Metrics>,
         skewed: Arc<Skewed>,
         gate: Arc<Gate>,
+        publisher: Arc<Publisher>,
     ) -> Arc<Self> {
         Arc::new(Self {
             ledger,
+            taking_in: Mutex::new(Hearing::new(Instant::now())),
+            broker,
             epoch,
             registry,
             notices,
@@ -76,8 +95,12 @@ impl Engine {
             links: link::Links::default(),
             ready: schedule::Ready::default(),
             pace: pace::Pace::default(),
+            retire_pace: retire::Pace::default(),
+            retire_watch: retire::Watch::default(),
+            strategies: retire::Strategies::default(),
             skewed,
             gate,
+            publisher,
         })
     }
 
@@ -90,53 +113,23 @@ impl Engine {
             () = self.gate.closed() => Err(EngineError::Deposed),
             () = self.watch_epoch() => Err(EngineError::Deposed),
             () = link::supervise(Arc::clone(&self)) => Ok(()),
+            () = shut::supervise(Arc::clone(&self)) => Ok(()),
             () = timers::run(&self) => Ok(()),
             () = schedule::run(&self) => Ok(()),
             () = called_off::run(&self) => Ok(()),
-        }
-    }
-
-    /// Resolves when another leader has taken an epoch. A leader that has nothing to write would not hear of it otherwise.
-    async fn watch_epoch(&self) {
-        loop {
-            tokio::time::sleep(EPOCH_PERIOD).await;
-            match self.ledger.epoch().await {
-                Ok(epoch) if epoch != self.epoch => {
-                    tracing::error!(epoch, own = self.epoch, "deposed: the ledger has another epoch");
-                    return self.gate.close();
-                }
-                Ok(_) => {}
-                Err(error) => self.ledger_failed(&error),
-            }
-        }
-    }
-
-    /// Counts a failure of the ledger; a stale epoch ends the engine.
-    fn ledger_failed(&self, error: &LedgerError) {
-        self.metrics.ledger_errors.with_label_values(&[error.category()]).inc();
-        if matches!(error, LedgerError::StaleEpoch { .. }) {
-            tracing::error!(%error, "deposed");
-            self.gate.close();
-        } else if error.is_outage() {
-            tracing::error!(%error, "the ledger is out; devices are asked to try later");
-        } else {
-            tracing::warn!(%error, "the ledger refused a write");
+            () = retire::run(&self) => Ok(()),
         }
     }
 
     /// Notices are for people; when they cannot be written down as fast as they come, the rest is in the metrics. Answers
     /// whether this one is.
     fn notify(&self, notice: Notice) -> bool {
-        self.notices.try_send(notice).is_ok()
+        let sent = self.notices.try_send(notice).is_ok();
+        if !sent {
+            self.metrics.notices_dropped.inc();
+        }
+        sent
     }
-}
-
-/// Unix milliseconds of this machine's clock.
-pub fn now() -> Millis {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
 }
 
 fn describe(identity: &Identity) -> String {
@@ -146,29 +139,35 @@ fn describe(identity: &Identity) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
     use certwave_ledger::SqliteLedger;
 
     use super::*;
+    use crate::clock::now;
 
     #[tokio::test]
     async fn another_leaders_epoch_ends_the_engine_and_closes_its_mouth() {
         let path = std::env::temp_dir().join(format!("certwave-{}.sqlite", uuid::Uuid::new_v4()));
         let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&path).unwrap());
-        let epoch = ledger.take_epoch("old", now()).await.unwrap();
+        let broker: BrokerId = "main".parse().unwrap();
+        let part = certwave_ledger::Part::Broker(broker.clone());
+        let epoch = ledger.begin_term(&part, "old", now()).await.unwrap();
         let (gate, metrics) = (Gate::open(), Arc::new(Metrics::new().unwrap()));
         let engine = Engine::new(
             Arc::clone(&ledger),
-            epoch,
+            (broker, epoch),
             Arc::default(),
             mpsc::channel(1).0,
-            metrics,
+            Arc::clone(&metrics),
             Arc::default(),
             Arc::clone(&gate),
+            Publisher::new(ledger.clone(), epoch, Arc::default(), metrics),
         );
         let running = tokio::spawn(engine.run());
         assert!(gate.is_open());
         // The old leader has nothing to write, so no write tells it.
-        ledger.take_epoch("new", now()).await.unwrap();
+        ledger.begin_term(&part, "new", now()).await.unwrap();
         let ended = tokio::time::timeout(Duration::from_secs(20), running).await.unwrap();
         assert!(matches!(ended.unwrap(), Err(EngineError::Deposed)));
         assert!(!gate.is_open());

@@ -13,9 +13,10 @@ use certwave_core::rollout::strategy::Strategy;
 use certwave_core::step::Event;
 use certwave_ledger::{FleetKey, LedgerError, Member, MemberOutcome, MemberQuery, RotationOutcome};
 
+use super::Engine;
 use super::pace::Still;
 use super::schedule::Want;
-use super::{Engine, now};
+use crate::clock::now;
 use crate::registry::{FleetEntry, RotationEntry};
 
 /// Members looked at in one go.

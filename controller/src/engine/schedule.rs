@@ -14,8 +14,9 @@ use certwave_ledger::{FleetKey, LedgerError};
 use certwave_protocol::ids::Nonce;
 use futures::StreamExt as _;
 
+use super::Engine;
 use super::act::With;
-use super::{Engine, now};
+use crate::clock::now;
 
 const TICK: Duration = Duration::from_millis(500);
 /// Devices that wait are looked through this often for those that are online by now.
@@ -110,6 +111,10 @@ impl Engine {
         let Some(device) = self.ledger.device(id).await? else {
             return Ok(false);
         };
+        // While the old certificate is on hold it is no place to go back to; once it is revoked the device has none.
+        if matches!(want, Want::Back) && self.ledger.retirement(id).await?.is_some_and(|r| r.phase.holds()) {
+            return Ok(false);
+        }
         let kind = match want {
             Want::Closer(target) => due::next_job(now(), &device, target),
             Want::Back => device.open_job().is_none().then_some(JobKind::Rollback),

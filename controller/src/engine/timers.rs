@@ -7,8 +7,9 @@ use certwave_core::step::Event;
 use certwave_ledger::{FleetKey, LedgerError};
 use futures::StreamExt as _;
 
+use super::Engine;
 use super::hearing::Heard;
-use super::{Engine, now};
+use crate::clock::now;
 
 const TICK: Duration = Duration::from_millis(500);
 const BATCH: u32 = 256;
@@ -19,7 +20,7 @@ pub(super) async fn run(engine: &Engine) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let overdue = match engine.ledger.overdue(now(), BATCH).await {
+        let overdue = match engine.ledger.overdue(&engine.broker, now(), BATCH).await {
             Ok(overdue) => overdue,
             Err(error) => {
                 engine.ledger_failed(&error);
@@ -40,8 +41,8 @@ pub(super) async fn run(engine: &Engine) {
     }
 }
 
-/// Enforces one deadline; where the device could not be heard for a whole step, as the broker was out or silent or this process
-/// has only just begun, the device gets its time again.
+/// Enforces one deadline; where the device could not be heard for a whole step, as broker or ledger was out or silent or this
+/// process has only just begun, the device gets its time again.
 async fn pass(engine: &Engine, identity: &Identity) -> Result<(), LedgerError> {
     let Some(device) = engine.ledger.device(identity).await? else {
         return Ok(());
@@ -51,23 +52,24 @@ async fn pass(engine: &Engine, identity: &Identity) -> Result<(), LedgerError> {
     };
     let overdue = millis(now().saturating_sub(deadline));
     let step = millis(engine.policy(&device).step_timeout);
-    let speaker = engine.links.get(&identity.broker);
-    let heard = speaker
-        .as_ref()
-        .map_or(Heard::Broken, |s| s.hearing().through(Instant::now(), step, overdue));
-    let event = match heard {
-        Heard::Whole if orphaned(engine, &device) => Event::Postpone,
-        Heard::Whole => Event::Deadline,
-        Heard::Broken => Event::Postpone,
-        // It is overdue in the next round still, and more will be known.
-        Heard::Unknown => {
-            if let Some(speaker) = speaker {
-                speaker.ask();
-            }
-            return Ok(());
-        }
+    let heard = engine.heard_through(&identity.broker, step, overdue);
+    let agreed = engine.publisher.clock().agreed_for(Instant::now());
+    // Not known yet: it is overdue in the next round still, and more will be known.
+    let Some(event) = decide(heard, agreed, step, orphaned(engine, &device)) else {
+        return Ok(());
     };
     engine.happen(identity, event).await
+}
+
+/// What becomes of a deadline that has passed; `None`: not known yet. `agreed`: for how long our clock and the API server's have
+/// agreed; a deadline that was set by a clock since put right counts only after one more full step (`step`).
+fn decide(heard: Heard, agreed: Option<Duration>, step: Duration, orphaned: bool) -> Option<Event> {
+    let by_a_right_clock = agreed.is_some_and(|time| time >= step);
+    match heard {
+        Heard::Unknown => None,
+        Heard::Whole if by_a_right_clock && !orphaned => Some(Event::Deadline),
+        Heard::Whole | Heard::Broken => Some(Event::Postpone),
+    }
 }
 
 /// Without its fleet's CA nothing can be issued: a fault of ours, for a while. A fleet that does not come back must not keep a job
@@ -79,4 +81,23 @@ fn orphaned(engine: &Engine, device: &Device) -> bool {
 
 fn millis(millis: Millis) -> Duration {
     Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: Duration = Duration::from_mins(2);
+
+    #[test]
+    fn a_deadline_counts_only_if_the_device_could_be_heard_and_the_clock_was_right_all_the_while() {
+        let at = |heard, agreed| decide(heard, agreed, STEP, false);
+        assert_eq!(at(Heard::Whole, Some(Duration::MAX)), Some(Event::Deadline));
+        assert_eq!(at(Heard::Whole, Some(STEP)), Some(Event::Deadline));
+        assert_eq!(at(Heard::Whole, Some(Duration::from_secs(9))), Some(Event::Postpone));
+        assert_eq!(at(Heard::Whole, None), Some(Event::Postpone));
+        assert_eq!(at(Heard::Broken, Some(Duration::MAX)), Some(Event::Postpone));
+        assert_eq!(at(Heard::Unknown, Some(Duration::MAX)), None);
+        assert_eq!(decide(Heard::Whole, Some(STEP), STEP, true), Some(Event::Postpone));
+    }
 }

@@ -1,17 +1,19 @@
-//! One HTTP request to somebody who is not trusted, and the answer within limits.
+//! One HTTP request to somebody who is not trusted (a gate, a broker's API), and the answer within limits.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use crate::causes::causes;
+use crate::tls;
 use axum::body::Body;
 use futures::TryStreamExt as _;
-use http::header::{HeaderValue, LOCATION, USER_AGENT};
-use http::{Request, Response, Uri};
+use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, USER_AGENT};
+use http::{Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
 use tracing::warn;
 
 /// No gate has this much to say, bytes.
@@ -29,7 +31,7 @@ pub struct Client {
 
 /// Why there is no answer. Its text goes into statuses.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// Not a URL that can be asked.
     #[error("{0}")]
     Url(&'static str),
@@ -42,11 +44,11 @@ pub(super) enum Failure {
     /// Over the time limit.
     #[error("no answer within {} ms", .0.as_millis())]
     Slow(Duration),
-    /// Over the size limit.
-    #[error("answers with more than {} KiB", MAX_BODY / 1024)]
-    Large,
+    /// Over the size limit, bytes.
+    #[error("answers with more than {} KiB", .0 / 1024)]
+    Large(usize),
     /// Redirects are not followed: whoever answers must not choose whom the controller talks to.
-    #[error("redirects{0}, which is not followed: the gate's URL must be the final one")]
+    #[error("redirects{0}, which is not followed: the URL must be the final one")]
     Redirect(String),
 }
 
@@ -63,12 +65,23 @@ impl Client {
     /// # Errors
     /// When the crypto library has no cipher suites.
     pub fn new() -> Result<Self, rustls::Error> {
+        Self::trusting(&[])
+    }
+
+    /// The same, and these CAs too.
+    ///
+    /// # Errors
+    /// When one of them cannot be used, or the crypto library has no cipher suites.
+    pub fn trusting(anchors: &[CertificateDer<'static>]) -> Result<Self, rustls::Error> {
         let found = rustls_native_certs::load_native_certs();
         for error in &found.errors {
             warn!(%error, "trusted CA certificates cannot be read; gates over HTTPS may not answer");
         }
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(found.certs);
+        for anchor in anchors {
+            roots.add(anchor.clone())?;
+        }
         Self::with_roots(roots)
     }
 
@@ -78,10 +91,7 @@ impl Client {
     /// When the crypto library has no cipher suites.
     pub fn with_roots(roots: RootCertStore) -> Result<Self, rustls::Error> {
         let trusting = !roots.is_empty();
-        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = tls::trusting(roots)?.with_no_client_auth();
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -95,7 +105,7 @@ impl Client {
     }
 
     /// Status and body of the answer to `request`.
-    pub(super) async fn exchange(
+    pub(crate) async fn exchange(
         &self,
         request: Result<Request<Body>, Failure>,
         limit: Duration,
@@ -105,21 +115,52 @@ impl Client {
             return Err(Failure::NoRoots);
         }
         request.headers_mut().insert(USER_AGENT, AGENT);
-        tokio::time::timeout(limit, self.answer(request))
+        let (status, _, body) = tokio::time::timeout(limit, self.answer(request, MAX_BODY))
+            .await
+            .map_err(|_| Failure::Slow(limit))??;
+        Ok((status, body))
+    }
+
+    /// Status, entity tag and body of what is at `url`, within limits of time and bytes. With the tag of what the caller has,
+    /// the answer to the same is 304 without a body.
+    ///
+    /// # Errors
+    /// When there is no answer within the limits.
+    pub(crate) async fn fetch(
+        &self,
+        url: &str,
+        tag: Option<&str>,
+        limit: Duration,
+        most: usize,
+    ) -> Result<(u16, Option<String>, Vec<u8>), Failure> {
+        let uri = endpoint(url, "")?;
+        if uri.scheme_str() == Some("https") && !self.trusting {
+            return Err(Failure::NoRoots);
+        }
+        let mut request = Request::get(uri).header(USER_AGENT, AGENT);
+        if let Some(tag) = tag {
+            request = request.header(IF_NONE_MATCH, tag);
+        }
+        tokio::time::timeout(limit, self.answer(request.body(Body::empty())?, most))
             .await
             .map_err(|_| Failure::Slow(limit))?
     }
 
-    async fn answer(&self, request: Request<Body>) -> Result<(u16, Vec<u8>), Failure> {
+    async fn answer(&self, request: Request<Body>, most: usize) -> Result<(u16, Option<String>, Vec<u8>), Failure> {
         let response = self
             .http
             .request(request)
             .await
             .map_err(|error| Failure::Broken(causes(&error)))?;
-        if response.status().is_redirection() {
+        if response.status().is_redirection() && response.status() != StatusCode::NOT_MODIFIED {
             return Err(Failure::Redirect(target(&response)));
         }
         let status = response.status().as_u16();
+        let tag = response
+            .headers()
+            .get(ETAG)
+            .and_then(|tag| tag.to_str().ok())
+            .map(str::to_owned);
         let mut chunks = Body::new(response.into_body()).into_data_stream();
         let mut body = Vec::new();
         while let Some(chunk) = chunks
@@ -127,17 +168,17 @@ impl Client {
             .await
             .map_err(|error| Failure::Broken(causes(&error)))?
         {
-            if body.len() + chunk.len() > MAX_BODY {
-                return Err(Failure::Large);
+            if body.len() + chunk.len() > most {
+                return Err(Failure::Large(most));
             }
             body.extend_from_slice(&chunk);
         }
-        Ok((status, body))
+        Ok((status, tag, body))
     }
 }
 
 /// `url` with `path` after its own; a query stays.
-pub(super) fn endpoint(url: &str, path: &str) -> Result<Uri, Failure> {
+pub(crate) fn endpoint(url: &str, path: &str) -> Result<Uri, Failure> {
     let uri: Uri = url.parse().map_err(|_| Failure::Url("the URL cannot be understood"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err(Failure::Url("the URL must begin with http:// or https://"));
@@ -165,7 +206,7 @@ pub(super) fn endpoint(url: &str, path: &str) -> Result<Uri, Failure> {
 }
 
 /// Host and port of `url`: all that texts for people say of it.
-pub(super) fn host(url: &str) -> String {
+pub(crate) fn host(url: &str) -> String {
     let uri: Option<Uri> = url.parse().ok();
     match uri.as_ref().and_then(|uri| Some((uri.host()?, uri.port_u16()))) {
         Some((host, Some(port))) => format!("{host}:{port}"),
@@ -180,19 +221,4 @@ fn target<T>(response: &Response<T>) -> String {
         Some(host) if host != "gate" => format!(" to {host}"),
         _ => String::new(),
     }
-}
-
-/// An error with its sources: what the system or TLS says is the deepest.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        source = error.source();
-    }
-    text
 }

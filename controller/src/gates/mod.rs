@@ -4,7 +4,7 @@
 //! answers are limited in time and size, redirects are not followed, and nothing of a body that is no answer is repeated. Texts
 //! name the host that was asked, never path, query or credentials of a URL.
 
-mod exchange;
+pub(crate) mod exchange;
 mod subject;
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ impl Subject {
                 "reverting": counts.reverting,
                 "reverted": counts.reverted,
                 "unreverted": counts.unreverted,
+                "probationFailed": counts.probation_failed,
                 "skipped": counts.skipped,
             },
         })

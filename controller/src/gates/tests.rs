@@ -131,7 +131,8 @@ async fn a_webhook_is_told_whom_it_is_asked_about_and_its_words_are_passed_on() 
         "wave": {"number": 2, "name": "early"},
         "devices": {
             "members": 10, "planned": 0, "offline": 0, "inFlight": 2, "confirmed": 7, "failed": 0, "rejected": 0,
-            "rolledBack": 0, "timedOut": 1, "lost": 0, "reverting": 0, "reverted": 0, "unreverted": 0, "skipped": 0,
+            "rolledBack": 0, "timedOut": 1, "lost": 0, "reverting": 0, "reverted": 0, "unreverted": 0,
+            "probationFailed": 0, "skipped": 0,
         },
     });
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);

@@ -50,6 +50,12 @@ pub(super) trait Reconciler: Send + Sync + 'static {
     fn forget(&self, object: &Name) -> impl Future<Output = Result<()>> + Send;
     /// Whether an object has been looked at since the start.
     fn knows(&self, object: &Name) -> bool;
+    /// Whether this part's holder looks after the object. Notes what others need to know of it, whoever does.
+    fn is_mine(&self, _object: &Self::Object) -> bool {
+        true
+    }
+    /// The object, if it was this part's, is so no more.
+    fn leave(&self, _object: &Name) {}
 }
 
 /// The objects of one kind as the watch shows them.
@@ -142,6 +148,11 @@ pub(super) async fn run<R: Reconciler>(
         move |object: Arc<R::Object>, context: Arc<Worker<R>>| {
             Box::pin(async move {
                 let key = name(&*object);
+                if !context.reconciler.is_mine(&object) {
+                    context.reconciler.leave(&key);
+                    context.retries.clear(&key);
+                    return Ok(Action::await_change());
+                }
                 let action = context.reconciler.reconcile(object).await?;
                 context.retries.clear(&key);
                 Ok::<_, Error>(action)
@@ -208,7 +219,8 @@ pub(super) async fn settled<R: Reconciler>(
         if listed.wait_for(|listed| *listed).await.is_err() {
             return;
         }
-        while !store.state().iter().all(|object| reconciler.knows(&name(&**object))) {
+        let known = |object: &Arc<R::Object>| !reconciler.is_mine(object) || reconciler.knows(&name(&**object));
+        while !store.state().iter().all(known) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

@@ -2,7 +2,7 @@
 
 use certwave_ledger::LedgerError;
 
-use crate::crl::CrlFault;
+use crate::publish::CrlFault;
 
 /// Why a reconcile has to be repeated. What a person must change is no error but a condition.
 #[derive(Debug, thiserror::Error)]
@@ -65,10 +65,10 @@ impl From<CrlFault> for Error {
     fn from(fault: CrlFault) -> Self {
         match fault {
             CrlFault::Ledger(error) => Self::Ledger(error),
-            CrlFault::Crl(error) => Self::Pki {
+            other => Self::Pki {
                 what: "CRL",
-                why: error.to_string(),
-                category: error.category(),
+                why: other.to_string(),
+                category: other.category(),
             },
         }
     }

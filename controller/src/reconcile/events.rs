@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use certwave_core::model::ObjectRef;
+use certwave_core::retire::Why;
 use certwave_crds::{DeviceCertificate, Fleet};
 use certwave_ledger::FleetKey;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -28,6 +29,7 @@ const NOTE: usize = 1000;
 pub(super) async fn run(
     shared: Arc<Shared>,
     mut notices: mpsc::Receiver<Notice>,
+    mut own: mpsc::Receiver<Notice>,
     show: mpsc::Sender<Show>,
 ) -> Result<()> {
     let reporter = Reporter {
@@ -39,7 +41,12 @@ pub(super) async fn run(
         shared,
         budget: Budget::new(Instant::now()),
     };
-    while let Some(notice) = notices.recv().await {
+    loop {
+        let notice = tokio::select! {
+            Some(notice) = notices.recv() => notice,
+            Some(notice) = own.recv() => notice,
+            else => break,
+        };
         if let Some(aspect) = aspect(&notice) {
             let _ = show.send(aspect).await;
         }
@@ -53,7 +60,10 @@ pub(super) async fn run(
 /// The condition that a notice becomes.
 fn aspect(notice: &Notice) -> Option<Show> {
     match notice {
-        Notice::JobFailed { .. } => None,
+        Notice::JobFailed { .. }
+        | Notice::ProbationFailed { .. }
+        | Notice::DeletionRevoked { .. }
+        | Notice::DeletionKept { .. } => None,
         Notice::EnrolmentRefused {
             object, code, detail, ..
         } => Some(Show::Aspect {
@@ -102,6 +112,17 @@ impl Publisher {
                 let note = format!("{}: the job failed: {code}: {detail}", object.name);
                 self.warn(fleet, Some(object), "JobFailed", note).await;
             }
+            Notice::ProbationFailed { object, fleet, why } => {
+                let what = match why {
+                    Why::WentBack => "it has gone back to its old certificate",
+                    _ => "it did not come back by its new certificate in time",
+                };
+                let note = format!(
+                    "{}: {what}; the hold on the old one is released, and it must be rotated before that expires",
+                    object.name
+                );
+                self.warn(fleet, Some(object), "ProbationFailed", note).await;
+            }
             Notice::EnrolmentRefused {
                 object,
                 fleet: Some(fleet),
@@ -112,17 +133,44 @@ impl Publisher {
                 let note = format!("device {device}: enrolment refused: {code}: {detail}");
                 self.warn(fleet, object.as_ref(), "EnrolmentRefused", note).await;
             }
+            Notice::DeletionRevoked {
+                fleet,
+                device,
+                certificates,
+            } => {
+                let note = format!("device {device}: its object was deleted: {certificates} certificates revoked");
+                self.say(EventType::Normal, fleet, None, "RevokedByDeletion", note)
+                    .await;
+            }
+            Notice::DeletionKept { fleet, device, why } => {
+                let note = format!(
+                    "device {device}: its object was deleted, but nothing was revoked: {why}; declare it again with \
+                     spec.revocation if it must be"
+                );
+                self.warn(fleet, None, "NotRevoked", note).await;
+            }
             Notice::EnrolmentRefused { fleet: None, .. } | Notice::ClockSkew { .. } | Notice::ClockRight { .. } => {}
         }
     }
 
     /// Says it on the fleet, and on the device if there is one.
     async fn warn(&mut self, fleet: &FleetKey, device: Option<&ObjectRef>, reason: &str, note: String) {
+        self.say(EventType::Warning, fleet, device, reason, note).await;
+    }
+
+    async fn say(
+        &mut self,
+        type_: EventType,
+        fleet: &FleetKey,
+        device: Option<&ObjectRef>,
+        reason: &str,
+        note: String,
+    ) {
         if !self.budget.take(Instant::now()) {
             return;
         }
         let event = Event {
-            type_: EventType::Warning,
+            type_,
             reason: reason.to_owned(),
             note: Some(shorten(&note, NOTE)),
             action: reason.to_owned(),

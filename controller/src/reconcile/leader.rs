@@ -1,8 +1,9 @@
-//! Leader election by a Lease (coordination.k8s.io): one process writes, the others wait.
+//! Leader election by a Lease (coordination.k8s.io): one process does a part of the work, the others wait.
 //!
 //! The Lease keeps two controllers from working side by side; what makes it safe is the ledger's epoch, which the leader takes
 //! right after and which fences out a predecessor that has not noticed yet.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,14 +11,16 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ObjectMeta, PostParams};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::provenance::Progress;
 use crate::gate::Gate;
 
 /// How long a Lease holds without a renewal, seconds. Followers measure it from when they saw the last renewal, by their own
 /// clock.
 const HOLDS_SECONDS: i32 = 15;
-const HOLDS: Duration = Duration::from_secs(15);
+pub(super) const HOLDS: Duration = Duration::from_secs(15);
 /// How often the leader renews, and the others look.
 const PERIOD: Duration = Duration::from_secs(5);
 /// How soon a renewal that failed is tried again.
@@ -25,12 +28,13 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Without a renewal for this long the leader steps down: before anyone else may take over.
 const GIVE_UP: Duration = Duration::from_secs(12);
 /// For one request; two of them fit between giving up and the last renewal.
-const REQUEST: Duration = Duration::from_secs(4);
+pub(super) const REQUEST: Duration = Duration::from_secs(4);
 
 /// Leadership, as long as its [`gate`](Self::gate) is open.
 pub struct Leadership {
     candidate: Arc<Candidate>,
     gate: Arc<Gate>,
+    found: Progress,
     renewing: JoinHandle<()>,
 }
 
@@ -44,17 +48,19 @@ pub async fn acquire(
     lease_name: &str,
     identity: &str,
 ) -> Result<Leadership, LeaseError> {
-    let candidate = Arc::new(Candidate {
+    let candidate = Candidate {
         leases: Api::namespaced(client, namespace),
         name: lease_name.to_owned(),
         identity: identity.to_owned(),
-    });
+        labels: BTreeMap::new(),
+        progress: watch::Sender::default(),
+    };
     let mut seen = Seen::default();
-    let since = loop {
+    let (since, found) = loop {
         let asked = Instant::now();
         match candidate.attempt(&mut seen).await {
-            Ok(true) => break asked,
-            Ok(false) => {}
+            Ok(Some(found)) => break (asked, found),
+            Ok(None) => {}
             Err(LeaseError::Api(kube::Error::Api(status))) if matches!(status.code, 401 | 403) => {
                 return Err(LeaseError::Refused(status.message.clone()));
             }
@@ -63,19 +69,63 @@ pub async fn acquire(
         tokio::time::sleep(PERIOD).await;
     };
     tracing::info!(lease = lease_name, identity, "leading");
-    let gate = Gate::open_until(since + GIVE_UP);
-    let renewing = tokio::spawn(renew(Arc::clone(&candidate), Arc::clone(&gate), since));
-    Ok(Leadership {
-        candidate,
-        gate,
-        renewing,
-    })
+    Ok(candidate.begin(since, found))
+}
+
+/// How far the ledger was by the Lease, whoever holds that.
+///
+/// # Errors
+/// When the API server does not say.
+pub async fn noted(client: kube::Client, namespace: &str, lease_name: &str) -> Result<Progress, LeaseError> {
+    let leases: Api<Lease> = Api::namespaced(client, namespace);
+    let lease = tokio::time::timeout(REQUEST, leases.get_opt(lease_name)).await??;
+    Ok(lease.as_ref().map(read).unwrap_or_default())
+}
+
+/// What is noted on a Lease.
+fn read(lease: &Lease) -> Progress {
+    lease
+        .metadata
+        .annotations
+        .as_ref()
+        .map(Progress::noted)
+        .unwrap_or_default()
 }
 
 impl Leadership {
     /// Open as long as this process leads; whoever finds out otherwise closes it.
     pub fn gate(&self) -> Arc<Gate> {
         Arc::clone(&self.gate)
+    }
+
+    /// How far the ledger was when the one before noted it last.
+    pub const fn found(&self) -> &Progress {
+        &self.found
+    }
+
+    /// Where to say how far the ledger is: soon it stands on the Lease.
+    pub fn progress(&self) -> &watch::Sender<Progress> {
+        &self.candidate.progress
+    }
+
+    /// Notes on the Lease how far the ledger is, before anything is done. An API server that is gone is waited for.
+    ///
+    /// # Errors
+    /// When leadership is lost meanwhile.
+    pub async fn note(&self, progress: Progress) -> Result<(), LeaseError> {
+        self.candidate.progress.send_replace(progress);
+        loop {
+            match tokio::time::timeout(REQUEST, self.candidate.extend()).await {
+                Ok(Ok(Extended::Renewed)) => return Ok(()),
+                Ok(Ok(Extended::Taken)) => return Err(LeaseError::Lost),
+                Ok(Ok(Extended::Overtaken)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "cannot note the ledger on the lease"),
+                Err(_) => tracing::warn!("the ledger could not be noted on the lease in time"),
+            }
+            if tokio::time::timeout(AGAIN, self.gate.closed()).await.is_ok() {
+                return Err(LeaseError::Lost);
+            }
+        }
     }
 
     /// Resolves when leadership is lost: stop writing at once.
@@ -102,8 +152,13 @@ impl Drop for Leadership {
 
 async fn renew(candidate: Arc<Candidate>, gate: Arc<Gate>, since: Instant) {
     let (mut renewed, mut wait) = (since, PERIOD);
+    let mut moved = candidate.progress.subscribe();
     loop {
-        tokio::time::sleep(wait.min(GIVE_UP.saturating_sub(renewed.elapsed()))).await;
+        // Sooner where the ledger has moved: what is not noted yet would not be missed in one that is put back.
+        let pause = wait.min(GIVE_UP.saturating_sub(renewed.elapsed()));
+        tokio::time::sleep(pause.min(AGAIN)).await;
+        let _ = tokio::time::timeout(pause.saturating_sub(AGAIN), moved.changed()).await;
+        moved.mark_unchanged();
         // Others count from the write, which may be long before its answer.
         let asked = Instant::now();
         let left = GIVE_UP.saturating_sub(renewed.elapsed());
@@ -159,10 +214,15 @@ enum Extended {
     Taken,
 }
 
-struct Candidate {
-    leases: Api<Lease>,
-    name: String,
-    identity: String,
+/// One Lease, and who would hold it.
+pub(super) struct Candidate {
+    pub(super) leases: Api<Lease>,
+    pub(super) name: String,
+    pub(super) identity: String,
+    /// What it is found by among others.
+    pub(super) labels: BTreeMap<String, String>,
+    /// How far the ledger is, to be noted with each renewal.
+    pub(super) progress: watch::Sender<Progress>,
 }
 
 /// Why the Lease cannot be read or written.
@@ -177,23 +237,18 @@ pub enum LeaseError {
     /// It refused for good.
     #[error("this process may not use its Lease: {0}")]
     Refused(String),
+    /// Another process has it.
+    #[error("the Lease was lost; another replica takes over")]
+    Lost,
 }
 
 impl Candidate {
-    /// Tries to take the Lease; `true` when this process holds it now.
-    async fn attempt(&self, seen: &mut Seen) -> Result<bool, LeaseError> {
+    /// Tries to take the Lease; answers what was noted on it when this process holds it now.
+    async fn attempt(&self, seen: &mut Seen) -> Result<Option<Progress>, LeaseError> {
         let Some(lease) = tokio::time::timeout(REQUEST, self.leases.get_opt(&self.name)).await?? else {
-            let lease = Lease {
-                metadata: ObjectMeta {
-                    name: Some(self.name.clone()),
-                    ..ObjectMeta::default()
-                },
-                spec: Some(self.spec(None, 0)),
-            };
-            return conflict_is_false(
-                tokio::time::timeout(REQUEST, self.leases.create(&PostParams::default(), &lease)).await?,
-            );
+            return Ok(self.create().await?.then(Progress::default));
         };
+        let noted = read(&lease);
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
         let holds = spec
@@ -201,12 +256,52 @@ impl Candidate {
             .map_or(HOLDS, |s| Duration::from_secs(s.unsigned_abs().into()));
         let version = lease.metadata.resource_version.as_deref().unwrap_or_default();
         if !holder.is_empty() && holder != self.identity && !seen.idle(version, holds, Instant::now()) {
-            return Ok(false);
+            return Ok(None);
         }
-        let transitions = spec
-            .lease_transitions
-            .unwrap_or(0)
-            .saturating_add(i32::from(holder != self.identity));
+        Ok(self.replace_holder(lease).await?.then_some(noted))
+    }
+
+    /// Takes a Lease that was found like this (`None`: there is none), unless somebody was faster.
+    pub(super) async fn take(self, found: Option<Lease>) -> Result<Option<Leadership>, LeaseError> {
+        let asked = Instant::now();
+        let taken = match found {
+            Some(lease) => self.replace_holder(lease).await?,
+            None => self.create().await?,
+        };
+        Ok(taken.then(|| self.begin(asked, Progress::default())))
+    }
+
+    /// Holds the Lease, which was taken at this time, from now on.
+    fn begin(self, since: Instant, found: Progress) -> Leadership {
+        let candidate = Arc::new(self);
+        let gate = Gate::open_until(since + GIVE_UP);
+        let renewing = tokio::spawn(renew(Arc::clone(&candidate), Arc::clone(&gate), since));
+        Leadership {
+            candidate,
+            gate,
+            found,
+            renewing,
+        }
+    }
+
+    async fn create(&self) -> Result<bool, LeaseError> {
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                labels: Some(self.labels.clone()).filter(|labels| !labels.is_empty()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(self.spec(None, 0)),
+        };
+        let params = PostParams::default();
+        conflict_is_false(tokio::time::timeout(REQUEST, self.leases.create(&params, &lease)).await?)
+    }
+
+    async fn replace_holder(&self, lease: Lease) -> Result<bool, LeaseError> {
+        let spec = lease.spec.clone().unwrap_or_default();
+        let another = spec.holder_identity.as_deref() != Some(&self.identity);
+        let transitions = spec.lease_transitions.unwrap_or(0);
+        let transitions = transitions.saturating_add(i32::from(another));
         self.replace(lease, self.spec(None, transitions)).await
     }
 
@@ -241,11 +336,13 @@ impl Candidate {
     }
 
     /// Writes on the condition that nobody wrote since the read.
-    async fn replace(&self, lease: Lease, spec: LeaseSpec) -> Result<bool, LeaseError> {
-        let lease = Lease {
-            spec: Some(spec),
-            ..lease
-        };
+    async fn replace(&self, mut lease: Lease, spec: LeaseSpec) -> Result<bool, LeaseError> {
+        lease.spec = Some(spec);
+        let progress = self.progress.borrow().clone();
+        // Before the first epoch of this process, what another one noted stays.
+        if progress != Progress::default() {
+            progress.note(lease.metadata.annotations.get_or_insert_default());
+        }
         let params = PostParams::default();
         let write = self.leases.replace(&self.name, &params, &lease);
         conflict_is_false(tokio::time::timeout(REQUEST, write).await?)

@@ -4,6 +4,7 @@
 //! missing. Devices are too many for that: `device` streams them into the ledger, `projection` writes what the ledger knows
 //! back into their status.
 
+mod author;
 mod authority;
 mod broker;
 mod device;
@@ -14,11 +15,15 @@ mod events;
 mod fleet;
 pub mod leader;
 mod projection;
+pub mod provenance;
+mod recovery;
+mod revocation;
 mod rotation;
 mod secrets;
+pub mod shards;
 mod shared;
 mod status;
-mod strategy;
+pub mod strategy;
 mod time;
 mod views;
 
@@ -26,16 +31,21 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use certwave_ledger::Ledger;
+use certwave_ledger::{Ledger, Part};
 use certwave_protocol::ids::Epoch;
 use futures::{Stream, StreamExt};
+use kube::runtime::reflector;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+pub use authority::follow_signers;
 pub use error::{Error, Result};
 
 use crate::metrics::Metrics;
 use crate::notice::{Notice, Skewed};
+use crate::ocsp::Signers;
+use crate::publish::{self, Monitor, Publisher};
 use crate::registry::Registry;
 use drive::{Again, Objects};
 use shared::Shared;
@@ -50,7 +60,9 @@ pub struct Context {
     pub client: kube::Client,
     /// The ledger.
     pub ledger: Arc<dyn Ledger>,
-    /// This leader's epoch.
+    /// The part of the work that this is for.
+    pub part: Part,
+    /// The epoch that was taken for it.
     pub epoch: Epoch,
     /// Where the engine finds what is resolved.
     pub registry: Arc<Registry>,
@@ -62,18 +74,30 @@ pub struct Context {
     pub publication_base: Option<String>,
     /// Only objects of this namespace; `None`: of all.
     pub namespace: Option<String>,
+    /// Who signs OCSP answers, for the responder.
+    pub ocsp: Arc<Signers>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Makes CRLs.
+    pub publisher: Arc<Publisher>,
+    /// Reads them back.
+    pub monitor: Arc<Monitor>,
     /// How long a device's changes are gathered before its status is written.
     pub status_delay: Duration,
 }
 
-/// Reconciles until this process no longer leads. Dropping the future stops everything.
+/// Reconciles what is of one part until this process no longer holds that. Dropping the future stops everything.
 ///
 /// # Errors
-/// When another leader has taken over, or a watch ends.
+/// When another process has taken over, or a watch ends.
 pub async fn run(context: Context) -> Result<()> {
     let shared = Arc::new(Shared::new(&context));
+    let leads = shared.leads();
+    let _shown = Shown(Arc::clone(&shared));
+    if shared.ledger.provenance().await?.restored_at.is_some() {
+        // Before anything is written into a status.
+        shared.set_recovery(Some("the objects have not been read yet".to_owned()));
+    }
     let mut parts = JoinSet::new();
 
     let authorities = Arc::new(authority::Authorities {
@@ -82,7 +106,15 @@ pub async fn run(context: Context) -> Result<()> {
     let objects = Objects::new();
     let (store, listed) = (objects.store.clone(), objects.listed());
     // A subordinate waits for its issuer.
-    let again = all(shared.authorities.changes());
+    let again = futures::stream::select_all([
+        all(shared.authorities.changes()).boxed(),
+        all(directory::changes(shared.marked_authorities())).boxed(),
+        all(directory::changes(shared.monitor.changes())).boxed(),
+        all(directory::changes(shared.recovery_changes())).boxed(),
+        all(shared.export_changes()).boxed(),
+        all(directory::changes(shared.publisher.clock().changes())).boxed(),
+        published(&shared.publisher).boxed(),
+    ]);
     parts.spawn(drive::run(
         Arc::clone(&authorities),
         Arc::clone(&shared),
@@ -90,6 +122,9 @@ pub async fn run(context: Context) -> Result<()> {
         again,
     ));
     guard(&shared, drive::settled(&*authorities, &store, listed, SETTLING)).await?;
+    if leads {
+        shared.ocsp.set_complete();
+    }
 
     let objects = Objects::new();
     let (store, listed) = (objects.store.clone(), objects.listed());
@@ -97,10 +132,11 @@ pub async fn run(context: Context) -> Result<()> {
         shared: Arc::clone(&shared),
         store: store.clone(),
     });
-    let again = futures::stream::select(
-        all(shared.authorities.changes()),
-        all(links(Arc::clone(&shared.registry))),
-    );
+    let again = futures::stream::select_all([
+        all(shared.authorities.changes()).boxed(),
+        all(links(Arc::clone(&shared.registry))).boxed(),
+        all(directory::changes(shared.publisher.clock().changes())).boxed(),
+    ]);
     parts.spawn(drive::run(Arc::clone(&brokers), Arc::clone(&shared), objects, again));
     guard(&shared, drive::settled(&*brokers, &store, listed, SETTLING)).await?;
 
@@ -113,8 +149,10 @@ pub async fn run(context: Context) -> Result<()> {
     let again = futures::stream::select_all([
         all(shared.authorities.changes()).boxed(),
         all(shared.brokers.changes()).boxed(),
+        all(shared.known_brokers.changes()).boxed(),
         all(shared.rotations.changes()).boxed(),
         all(links(Arc::clone(&shared.registry))).boxed(),
+        all(directory::changes(shared.publisher.clock().changes())).boxed(),
         marked(Arc::clone(&shared)).boxed(),
     ]);
     parts.spawn(drive::run(Arc::clone(&fleets), Arc::clone(&shared), objects, again));
@@ -129,6 +167,7 @@ pub async fn run(context: Context) -> Result<()> {
     )?);
     let again = futures::stream::select_all([
         all(shared.fleets.changes()).boxed(),
+        all(shared.homes.changes()).boxed(),
         all(shared.authorities.changes()).boxed(),
         all(links(Arc::clone(&shared.registry))).boxed(),
         all(judging(Arc::clone(&shared.registry))).boxed(),
@@ -142,16 +181,46 @@ pub async fn run(context: Context) -> Result<()> {
     parts.spawn(rotation::automatic(Arc::clone(&shared), fleet_store, store));
     shared.registry.open();
 
+    let objects = Objects::new();
+    let (store, listed) = (objects.store.clone(), objects.listed());
+    let revocations = Arc::new(revocation::Revocations::new(Arc::clone(&shared), store.clone()));
+    let again = all(shared.authorities.changes());
+    parts.spawn(drive::run(
+        Arc::clone(&revocations),
+        Arc::clone(&shared),
+        objects,
+        again,
+    ));
+    let known = listed.clone();
+    guard(&shared, drive::settled(&*revocations, &store, listed, SETTLING)).await?;
+    if leads && *known.borrow() {
+        let shared = Arc::clone(&shared);
+        parts.spawn(async move {
+            shared.whole().await;
+            revocations.release_orphans().await?;
+            std::future::pending().await
+        });
+    }
+
     let views = Arc::new(Views::default());
     let (show, shown) = mpsc::channel(1024);
-    parts.spawn(device::run(Arc::clone(&shared), Arc::clone(&views), show.clone()));
+    let (tell, told) = mpsc::channel(1024);
+    parts.spawn(device::run(Arc::clone(&shared), Arc::clone(&views), show.clone(), tell));
     parts.spawn(projection::run(Arc::clone(&shared), views, shown, context.status_delay));
-    parts.spawn(events::run(Arc::clone(&shared), context.notices, show));
-    let renewing = Arc::clone(&shared);
-    parts.spawn(async move {
-        authority::renew_crls(&renewing).await;
-        Ok(())
-    });
+    parts.spawn(events::run(Arc::clone(&shared), context.notices, told, show));
+    if leads {
+        parts.spawn(recovery::run(Arc::clone(&shared)));
+        parts.spawn(authority::export_crls(Arc::clone(&shared)));
+        let (publisher, registry) = (Arc::clone(&shared.publisher), Arc::clone(&shared.registry));
+        parts.spawn(async move { Ok(publish::run(publisher, registry).await?) });
+        let (monitor, registry) = (Arc::clone(&shared.monitor), Arc::clone(&shared.registry));
+        parts.spawn(async move {
+            monitor.run(&registry).await;
+            Ok(())
+        });
+    } else {
+        parts.spawn(recovery::follow(Arc::clone(&shared)));
+    }
     tokio::select! {
         error = shared.fatal() => Err(error),
         ended = parts.join_next() => match ended {
@@ -162,7 +231,27 @@ pub async fn run(context: Context) -> Result<()> {
     }
 }
 
-/// Waits, but not beyond the end of leadership.
+/// What metrics show of a part, until this is dropped: whoever holds the part then shows it.
+struct Shown(Arc<Shared>);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        let metrics = &self.0.metrics;
+        for (object, _) in self.0.fleets.all() {
+            let fleet = fleet::key(&object);
+            metrics.fleets.forget(&fleet);
+            metrics.rotations.forget_fleet(&fleet);
+        }
+        for entry in self.0.registry.brokers() {
+            metrics.brokers.forget_links(&entry.id);
+            metrics.brokers.forget(&entry.object);
+            // Not there is as good.
+            let _ = metrics.brokers.door_current.remove_label_values(&[entry.id.as_str()]);
+        }
+    }
+}
+
+/// Waits, but not beyond the end of the term.
 async fn guard(shared: &Shared, wait: impl Future<Output = ()>) -> Result<()> {
     tokio::select! {
         () = wait => Ok(()),
@@ -174,6 +263,18 @@ fn all<K: kube::Resource<DynamicType = ()>>(
     changes: impl Stream<Item = ()> + Send + 'static,
 ) -> impl Stream<Item = Again<K>> + Send + 'static {
     changes.map(|()| Again::All)
+}
+
+/// CAs whose CRLs were published: their status says the numbers at once, as a ledger that is restored later is completed by them.
+fn published(publisher: &Publisher) -> impl Stream<Item = Again<certwave_crds::CertificateAuthority>> + Send + 'static {
+    futures::stream::unfold(publisher.published(), |mut published| async move {
+        let again = match published.recv().await {
+            Ok(object) => Again::One(reflector::ObjectRef::new(&object.name).within(&object.namespace)),
+            Err(RecvError::Lagged(_)) => Again::All,
+            Err(RecvError::Closed) => return None,
+        };
+        Some((again, published))
+    })
 }
 
 /// An item for each change of a connection to a broker.
@@ -207,7 +308,7 @@ fn marked(shared: Arc<Shared>) -> impl Stream<Item = Again<certwave_crds::Fleet>
     });
     ticks.flat_map(|names| {
         let one = |name: certwave_core::model::ObjectRef| {
-            Again::One(kube::runtime::reflector::ObjectRef::new(&name.name).within(&name.namespace))
+            Again::One(reflector::ObjectRef::new(&name.name).within(&name.namespace))
         };
         futures::stream::iter(names.into_iter().map(one))
     })

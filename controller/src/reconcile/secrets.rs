@@ -6,6 +6,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Resource, ResourceExt as _};
 
 /// The certificate and those above it, PEM, its own first.
 pub(super) const CERTIFICATE: &str = "tls.crt";
@@ -34,14 +35,9 @@ impl Content {
     fn secret(self) -> Secret {
         Secret {
             metadata: ObjectMeta {
-                name: Some(self.name),
-                labels: Some(BTreeMap::from([
-                    (OWNER_LABEL.to_owned(), self.owner),
-                    ("app.kubernetes.io/managed-by".to_owned(), "certwave".to_owned()),
-                ])),
                 annotations: Some(self.annotations),
                 owner_references: self.owner_reference.map(|reference| vec![reference]),
-                ..ObjectMeta::default()
+                ..metadata(self.name, self.owner)
             },
             type_: Some(self.kind.to_owned()),
             data: Some(
@@ -66,14 +62,21 @@ pub(super) fn owner(kind: &str, name: &str) -> String {
     }
 }
 
-/// Whether a Secret was written for this object.
-pub(super) fn owned_by(secret: &Secret, owner: &str) -> bool {
-    secret
-        .metadata
-        .labels
-        .as_ref()
-        .and_then(|labels| labels.get(OWNER_LABEL))
-        .is_some_and(|value| value == owner)
+/// Whether an object was written for this owner.
+pub(super) fn owned_by(object: &impl Resource, owner: &str) -> bool {
+    object.labels().get(OWNER_LABEL).is_some_and(|value| value == owner)
+}
+
+/// The metadata of an object that is written for this owner.
+pub(super) fn metadata(name: String, owner: String) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        labels: Some(BTreeMap::from([
+            (OWNER_LABEL.to_owned(), owner),
+            ("app.kubernetes.io/managed-by".to_owned(), "certwave".to_owned()),
+        ])),
+        ..ObjectMeta::default()
+    }
 }
 
 /// One key's text, if it is there and is text.

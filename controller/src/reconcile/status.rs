@@ -8,6 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::time::time;
+use crate::clock::Clock;
+use crate::door::{DoorSettings, DoorView};
 
 /// One aspect of an object, before it becomes a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +54,52 @@ impl Verdict {
             None => "Unknown",
         }
     }
+}
+
+/// Whether the broker's door refuses whom it should (condition `DoorCurrent`); `None`: the broker is not known yet.
+pub(super) fn door_current(settings: Option<&DoorSettings>, door: Option<&DoorView>) -> Option<Verdict> {
+    match (settings, door) {
+        (None, _) => None,
+        (Some(DoorSettings::None), _) => Some(Verdict::no(
+            "NoAdapter",
+            "the broker is told of no revocation: it refuses revoked devices only as far as it goes by CRLs or OCSP by itself, and \
+             their live sessions go on; see docs/brokers for the adapters",
+        )),
+        (Some(_), None) => Some(Verdict::unknown("Connecting", "the nodes were not asked yet")),
+        (Some(_), Some(view)) => Some(match &view.fault {
+            Some(fault) => Verdict::no(fault.reason, fault.message.clone()),
+            None if !view.abilities.reports_loading => Verdict::yes(
+                "NotReported",
+                "the broker answers; it does not say which CRLs it has loaded",
+            ),
+            None => Verdict::yes("Current", "every node goes by the CRLs published last"),
+        }),
+    }
+}
+
+/// Condition of CAs and Fleets: whether our clock and the API server's disagree.
+pub(super) const CLOCK_SKEW: &str = "ClockSkew";
+
+/// Whether they do, and what that stops; in steps, so that a clock that drifts does not change the status all the time.
+pub(super) fn skew(clock: &Clock) -> Verdict {
+    if clock.is_trusted() {
+        return Verdict::no("ClocksAgree", "the controller's clock and the API server's agree");
+    }
+    let ahead = clock.ahead_s();
+    let direction = if ahead > 0 { "ahead of" } else { "behind" };
+    let amount = match ahead.unsigned_abs() {
+        s @ 0..5400 => format!("{} minutes", ((s + 300) / 600 * 10).max(5)),
+        s @ 5400..172_800 => format!("{} hours", (s + 1800) / 3600),
+        s => format!("{} days", (s + 43_200) / 86_400),
+    };
+    Verdict::yes(
+        "ClockSkew",
+        format!(
+            "the controller's clock is about {amount} {direction} the API server's: set the one that is wrong. Until then nothing \
+             is retired, pruned or archived, and nothing ends or falls due by one of the two alone; certificates, CRLs and OCSP go \
+             on, dated by the API server's clock"
+        ),
+    )
 }
 
 /// The condition `kind`; its transition time is the one before unless its status changed. `now` in Unix seconds.

@@ -1,7 +1,8 @@
 //! From the strategy that a Fleet and a Rotation declare to the one that the core works by. Pure.
 
 use certwave_core::rollout::strategy::{
-    Gate, GateSource, Joiners, Limits, OnBreach, Order, PerGroup, Ramp, Size, Strategy, Thresholds, Wave, Window,
+    Gate, GateSource, Joiners, Limits, OnBreach, Order, PerGroup, Ramp, Retiring, Size, Strategy, Thresholds, Wave,
+    Window,
 };
 use certwave_core::rollout::window::{Calendar, WindowError};
 use certwave_crds::{self as crd, Fleet, Rotation, RotationMode, RotationReason};
@@ -11,7 +12,7 @@ use super::fleet::job_policy;
 
 /// Why a declared strategy cannot be worked by; each message names the field and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum StrategyError {
+pub enum StrategyError {
     /// A window that the schema lets through: an unknown zone, a pattern that never fires, a duration over its period.
     #[error("{at}.windows: {problem}")]
     Window {
@@ -44,7 +45,7 @@ pub(super) enum StrategyError {
 ///
 /// # Errors
 /// When a part cannot be worked by, though the API server accepted it.
-pub(super) fn strategy(fleet: &Fleet, rotation: Option<&Rotation>) -> Result<Strategy, StrategyError> {
+pub fn strategy(fleet: &Fleet, rotation: Option<&Rotation>) -> Result<Strategy, StrategyError> {
     let declared = &fleet.spec.rotation;
     let own = rotation.map(|rotation| &rotation.spec);
     // Where a part was found, for the message.
@@ -103,6 +104,7 @@ pub(super) fn strategy(fleet: &Fleet, rotation: Option<&Rotation>) -> Result<Str
         },
         grace: old_certificate.grace.as_millis(),
         rollback_min_remaining: old_certificate.rollback_min_remaining.as_millis(),
+        retiring: retiring(old_certificate),
         gates: gates.collect::<Result<_, _>>()?,
         // A preview shows the emergency that it is for.
         emergency: own.is_some_and(|own| match own.mode {
@@ -128,6 +130,16 @@ fn on_breach(declared: crd::OnBreach) -> OnBreach {
         crd::OnBreach::Pause => OnBreach::Pause,
         crd::OnBreach::Abort => OnBreach::Abort,
         crd::OnBreach::Rollback => OnBreach::Rollback,
+    }
+}
+
+fn retiring(declared: &crd::OldCertificate) -> Option<Retiring> {
+    match declared.retire {
+        crd::Retire::Expire => None,
+        crd::Retire::Revoke => Some(Retiring {
+            probation: declared.probation.as_millis(),
+            per_second: number(declared.reconnects_per_second).max(1),
+        }),
     }
 }
 

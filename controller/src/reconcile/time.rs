@@ -3,14 +3,16 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
+use crate::clock;
+
 /// Unix seconds.
 pub(super) fn now_s() -> i64 {
-    Timestamp::now().as_second()
+    now_ms().div_euclid(1000)
 }
 
 /// Unix milliseconds.
 pub(super) fn now_ms() -> i64 {
-    Timestamp::now().as_millisecond()
+    clock::now()
 }
 
 /// Unix seconds as a Kubernetes time; times out of range become the epoch.

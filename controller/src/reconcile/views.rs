@@ -38,6 +38,8 @@ pub(super) struct View {
     pub(super) ready: Option<bool>,
     /// The listing that it was last part of.
     pub(super) pass: u16,
+    /// It declares a revocation or hold.
+    pub(super) revoked: bool,
 }
 
 /// All of them.

@@ -1,4 +1,4 @@
-//! Writes the CRDs as YAML beside this crate's `Cargo.toml`.
+//! Writes the CRDs as YAML beside this crate's `Cargo.toml`, and their reference, `docs/crds.md`.
 
 use std::error::Error;
 use std::path::Path;
@@ -9,5 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         std::fs::write(dir.join(&name), text)?;
         println!("crds/{name}");
     }
+    std::fs::write(dir.join("../docs/crds.md"), certwave_crds::reference()?)?;
+    println!("docs/crds.md");
     Ok(())
 }

@@ -11,9 +11,12 @@ use serde_json::json;
 
 use super::{ApiServer, local};
 
-/// The controller's permissions, as the chart gives them, for a controller in the namespace `certwave-system`.
+/// The controller's permissions, as the chart gives them (`make chart`), for a controller in the namespace `certwave-system`.
 const RBAC: &str = include_str!("../../rbac.yaml");
+const CONFINED_RBAC: &str = include_str!("../../rbac-confined.yaml");
 const RBAC_NAMESPACE: &str = "certwave-system";
+const ACCOUNT: &str = "certwave-controller";
+const CONFINED_ACCOUNT: &str = "confined-certwave-controller";
 /// Tokens outlive the longest test or benchmark.
 const TOKEN_SECONDS: i64 = 6 * 3600;
 
@@ -44,6 +47,29 @@ impl ApiServer {
     pub async fn controller_kubeconfig(&self, namespace: &str) -> Result<PathBuf> {
         // Cluster-wide bindings take the namespace into their names, so that controllers in several do not meet.
         self.apply(&RBAC.replace(RBAC_NAMESPACE, namespace))?;
+        self.token_kubeconfig(namespace, ACCOUNT).await
+    }
+
+    /// The same for a controller that may work in `namespace` alone (`rbac-confined.yaml`).
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn confined_kubeconfig(&self, namespace: &str) -> Result<PathBuf> {
+        self.apply(&CONFINED_RBAC.replace(RBAC_NAMESPACE, namespace))?;
+        self.token_kubeconfig(namespace, CONFINED_ACCOUNT).await
+    }
+
+    /// A service account without any permission, and a kubeconfig with its token.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn account_kubeconfig(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let metadata = json!({ "name": account, "namespace": namespace });
+        self.apply(&json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata }).to_string())?;
+        self.token_kubeconfig(namespace, account).await
+    }
+
+    async fn token_kubeconfig(&self, namespace: &str, account: &str) -> Result<PathBuf> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, namespace);
         let spec = TokenRequestSpec {
             expiration_seconds: Some(TOKEN_SECONDS),
@@ -54,9 +80,9 @@ impl ApiServer {
             ..TokenRequest::default()
         };
         let answer = accounts
-            .create_token_request("certwave-controller", &PostParams::default(), &request)
+            .create_token_request(account, &PostParams::default(), &request)
             .await
-            .context("ask for the controller's token")?;
+            .with_context(|| format!("ask for a token of {account}"))?;
         let token = answer.status.context("a token request without an answer")?.token;
         let admin = Kubeconfig::read_from(self.kubeconfig())?;
         let cluster = admin
@@ -68,6 +94,6 @@ impl ApiServer {
         let mut config = serde_json::to_value(cluster.context("the kubeconfig names no cluster")?)?;
         config["name"] = json!("e2e");
         let text = local::kubeconfig_with(&config, &json!({ "token": token }), namespace);
-        self.scratch.write(&format!("controller-{namespace}.kubeconfig"), text)
+        self.scratch.write(&format!("{account}-{namespace}.kubeconfig"), text)
     }
 }

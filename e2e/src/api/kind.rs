@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::scratch::Scratch;
 use crate::tools::{self, progress};
@@ -16,10 +16,13 @@ pub(super) struct Kind {
 }
 
 impl Kind {
-    /// A new cluster; `None` when Docker does not run, kind is missing, or no node image can be had.
-    pub(super) fn start(scratch: &Scratch) -> Option<Self> {
-        let kind = tools::find("kind")?;
-        tools::output(Command::new("docker").arg("info")).ok()?;
+    /// A new cluster.
+    ///
+    /// # Errors
+    /// When Docker does not run, kind is missing, or no node image can be had.
+    pub(super) fn start(scratch: &Scratch) -> Result<Self> {
+        let kind = tools::find("kind").context("kind is missing: https://kind.sigs.k8s.io")?;
+        tools::output(Command::new("docker").arg("info")).context("Docker does not run")?;
         let name = format!("certwave-e2e-{}", std::process::id());
         let kubeconfig = scratch.path().join("admin.kubeconfig");
         progress(&format!("creating the kind cluster {name}"));
@@ -34,7 +37,7 @@ impl Kind {
             .stderr(Stdio::null());
         // In a process group of its own, for a Ctrl-C at the terminal must not reach it.
         std::os::unix::process::CommandExt::process_group(&mut janitor, 0);
-        let janitor = janitor.spawn().ok()?;
+        let janitor = janitor.spawn()?;
         let cluster = Self {
             name,
             kubeconfig,
@@ -54,17 +57,20 @@ impl Kind {
         if let Some(image) = std::env::var_os("KIND_NODE_IMAGE").filter(|image| !image.is_empty()) {
             create.arg("--image").arg(image);
         }
-        match tools::output(&mut create) {
-            Ok(_) => Some(cluster),
-            Err(error) => {
-                progress(&format!("kind has no cluster for us, going on without it: {error:#}"));
-                None
-            }
-        }
+        tools::output(&mut create)?;
+        Ok(cluster)
     }
 
     pub(super) fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
+    }
+
+    /// Puts images of the local Docker into the cluster.
+    pub(super) fn load(&self, images: &[String]) -> Result<()> {
+        let kind = tools::find("kind").context("kind is missing")?;
+        let mut load = Command::new(kind);
+        load.args(["load", "docker-image", "--name", &self.name]);
+        tools::output(load.args(images)).map(drop)
     }
 
     /// Runs `docker <verb>` on the node.

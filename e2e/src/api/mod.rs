@@ -46,6 +46,34 @@ impl ApiServer {
     pub async fn start() -> Result<Self> {
         let scratch = Scratch::new("kube")?;
         let backend = Self::choose(&scratch).await?;
+        Self::of(backend, scratch).await
+    }
+
+    /// One of the oldest Kubernetes that the chart takes; `None` where all is to happen on a cluster that is not ours.
+    ///
+    /// # Errors
+    /// When it cannot be built or does not start.
+    pub async fn start_oldest() -> Result<Option<Self>> {
+        if std::env::var("CERTWAVE_E2E_CLUSTER").is_ok_and(|cluster| !cluster.is_empty()) {
+            return Ok(None);
+        }
+        let scratch = Scratch::new("kube")?;
+        let programs = tokio::task::spawn_blocking(tools::oldest).await??;
+        let local = Local::start(&programs, &scratch).await?;
+        Self::of(Backend::Local(Box::new(local)), scratch).await.map(Some)
+    }
+
+    /// A cluster that runs pods: kind's, with the node image that `KIND_NODE_IMAGE` names, else kind's own.
+    ///
+    /// # Errors
+    /// When Docker does not run, kind is missing, or no node image can be had.
+    pub async fn start_kind() -> Result<Self> {
+        let scratch = Scratch::new("kind")?;
+        let backend = Backend::Kind(Kind::start(&scratch)?);
+        Self::of(backend, scratch).await
+    }
+
+    async fn of(backend: Backend, scratch: Scratch) -> Result<Self> {
         let kubeconfig = match &backend {
             Backend::Current => scratch.write("admin.kubeconfig", serde_json::to_vec(&Kubeconfig::read()?)?)?,
             Backend::Local(local) => local.kubeconfig().to_owned(),
@@ -73,8 +101,11 @@ impl ApiServer {
             Ok(other) => bail!("CERTWAVE_E2E_CLUSTER={other}: only `current` is known"),
         }
         let assets = std::env::var_os("KUBEBUILDER_ASSETS").is_some_and(|value| !value.is_empty());
-        if !assets && let Some(kind) = Kind::start(scratch) {
-            return Ok(Backend::Kind(kind));
+        if !assets {
+            match Kind::start(scratch) {
+                Ok(kind) => return Ok(Backend::Kind(kind)),
+                Err(error) => tools::progress(&format!("no kind cluster, going on without it: {error:#}")),
+            }
         }
         // Building takes minutes and blocks: not on the runtime's thread.
         let programs = tokio::task::spawn_blocking(tools::kubernetes).await??;
@@ -133,6 +164,17 @@ impl ApiServer {
         let wait = ["wait", "--for=condition=Established", "--timeout=60s", "-f", directory];
         tools::output(self.kubectl_command().args(wait))?;
         Ok(())
+    }
+
+    /// Puts images of the local Docker into the cluster's node.
+    ///
+    /// # Errors
+    /// When the cluster is not kind's.
+    pub fn load_images(&self, images: &[String]) -> Result<()> {
+        match &self.backend {
+            Backend::Kind(kind) => kind.load(images),
+            Backend::Current | Backend::Local(_) => bail!("only a kind cluster takes local images"),
+        }
     }
 
     /// Stops the API server in its tracks: connections stay open, nobody answers.

@@ -76,6 +76,7 @@ fn measure_step(report: &mut Report, plan: &Plan) -> Result<()> {
                 control: Control::default(),
                 gates: Gates::Well,
                 fault: None,
+                ledger_out: None,
                 starting: false,
                 preempted_by: None,
                 online: 0,

@@ -1,11 +1,20 @@
 //! The benchmarks. They measure and never fail on a number.
 
 mod core;
+pub mod crl;
+mod fixed;
 mod idle;
+mod ledger;
+mod ocsp;
+pub mod peers;
 mod pki;
+pub mod preload;
+mod revocation;
 mod rotation;
+mod wire;
 
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -13,7 +22,13 @@ use serde::Serialize;
 use crate::stack::FleetOptions;
 
 /// What can be measured, by name.
-pub const GROUPS: [&str; 4] = ["core", "pki", "rotation", "idle"];
+pub const GROUPS: [&str; 8] = ["core", "pki", "crl", "ledger", "rotation", "idle", "ocsp", "revocation"];
+/// The argument with which the benchmarks start themselves as the bare server that others are compared to.
+pub const FIXED: &str = "serve-fixed";
+/// Divides the counts of `ocsp`, `revocation` and all of [`peers`], for whoever only wants to see whether they run.
+const DIVISOR: &str = "CERTWAVE_BENCH_DIVISOR";
+
+pub use fixed::serve as serve_fixed;
 
 /// One number.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -76,6 +91,12 @@ pub async fn run(groups: &[String], report: &mut Report) -> Result<()> {
     if wanted("pki") {
         pki::measure(report).await.context("pki")?;
     }
+    if wanted("crl") {
+        crl::measure(report).context("crl")?;
+    }
+    if wanted("ledger") {
+        ledger::measure(report).await.context("ledger")?;
+    }
     if wanted("rotation") {
         rotation::measure(report).await.context("rotation")?;
     }
@@ -86,7 +107,31 @@ pub async fn run(groups: &[String], report: &mut Report) -> Result<()> {
                 .with_context(|| format!("{devices} idle devices"))?;
         }
     }
+    if wanted("ocsp") {
+        ocsp::measure(report).await.context("ocsp")?;
+    }
+    if wanted("revocation") {
+        revocation::latency(report).await.context("revocation.latency")?;
+        revocation::mass(report).await.context("revocation.mass")?;
+    }
     Ok(())
+}
+
+/// A count, divided as the environment says.
+fn scaled(count: usize) -> usize {
+    (count / divisor()).max(2)
+}
+
+/// What the environment says that counts are divided by; at least 1.
+fn divisor() -> usize {
+    let divisor = std::env::var(DIVISOR).ok().and_then(|text| text.parse().ok());
+    divisor.unwrap_or(1).max(1)
+}
+
+/// The time, Unix seconds.
+fn seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// A fleet without a brake, and with time enough for a busy machine.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use certwave_core::model::{Device, Identity, ObjectRef};
@@ -14,7 +14,8 @@ use certwave_pki::{
 use certwave_protocol::ids::{Epoch, Fingerprint};
 use futures::{StreamExt, TryStreamExt};
 
-use super::{Report, number};
+use super::wire::cpu_seconds;
+use super::{Report, number, seconds};
 use crate::scratch::Scratch;
 
 const CERTIFICATES: usize = 20_000;
@@ -31,9 +32,22 @@ struct Bench {
     template: LeafTemplate,
 }
 
-/// `pki.issue`: P-256 requests in, certificates out that the ledger has on disk. What the controller does besides
-/// (envelopes, MQTT) is left out; keys and requests are made before the clock starts.
+/// What it took to issue.
+pub(super) struct Took {
+    pub(super) seconds: f64,
+    /// CPU time of this process.
+    pub(super) cpu_seconds: f64,
+}
+
+/// `pki.issue`: see [`issue`].
 pub(super) async fn measure(report: &mut Report) -> Result<()> {
+    let took = issue(CERTIFICATES).await?;
+    report.add("pki.issue", number(CERTIFICATES) / took.seconds, "1/s")
+}
+
+/// P-256 requests in, certificates out that the ledger has on disk. What the controller does besides (envelopes, MQTT) is left out;
+/// keys and requests are made before the clock starts.
+pub(super) async fn issue(certificates: usize) -> Result<Took> {
     let scratch = Scratch::new("pki")?;
     let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256)?;
     let ca = CertificateAuthority::self_signed(key, &CaProfile::named("bench"), seconds())?;
@@ -46,13 +60,13 @@ pub(super) async fn measure(report: &mut Report) -> Result<()> {
         policy: CsrPolicy::default(),
         template: LeafTemplate::default(),
     });
-    let mut work = Vec::with_capacity(CERTIFICATES);
-    for device in bench.declare().await? {
+    let mut work = Vec::with_capacity(certificates);
+    for device in bench.declare(certificates).await? {
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256)?;
         let request = create_leaf_csr(&key, device.id.device.as_str())?;
         work.push((device, request));
     }
-    let start = Instant::now();
+    let (cpu, start) = (cpu_seconds(std::process::id())?, Instant::now());
     futures::stream::iter(work)
         .map(|(device, request)| {
             let bench = Arc::clone(&bench);
@@ -61,13 +75,16 @@ pub(super) async fn measure(report: &mut Report) -> Result<()> {
         .buffer_unordered(AT_ONCE)
         .try_for_each(|()| async { Ok(()) })
         .await?;
-    report.add("pki.issue", number(CERTIFICATES) / start.elapsed().as_secs_f64(), "1/s")
+    Ok(Took {
+        seconds: start.elapsed().as_secs_f64(),
+        cpu_seconds: cpu_seconds(std::process::id())? - cpu,
+    })
 }
 
 impl Bench {
     /// Declares the devices, as their objects would.
-    async fn declare(&self) -> Result<Vec<Device>> {
-        let ids = (0..CERTIFICATES)
+    async fn declare(&self, devices: usize) -> Result<Vec<Device>> {
+        let ids = (0..devices)
             .map(|number| format!("meter-{number:06}"))
             .collect::<Vec<_>>();
         let mut devices = Vec::with_capacity(ids.len());
@@ -143,10 +160,4 @@ fn declaration(id: &str) -> Result<Declaration> {
         labels: BTreeMap::new(),
         reenrol: None,
     })
-}
-
-/// The time, Unix seconds.
-fn seconds() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -35,7 +35,7 @@ pub(super) async fn measure(report: &mut Report) -> Result<()> {
     stack.declare_devices(simulation.device_ids()).await?;
     let start = Instant::now();
     stack.start_devices(&simulation)?;
-    settle(&mut stack, start).await?;
+    settle(&mut stack, DEVICES, start).await?;
     report.add(
         "enrolment.throughput",
         number(DEVICES) / start.elapsed().as_secs_f64(),
@@ -44,16 +44,16 @@ pub(super) async fn measure(report: &mut Report) -> Result<()> {
 
     let writes = writes(&stack.api).await?;
     let (start, rotation) = (Instant::now(), objects::rotation(stack.namespace(), "all"));
-    let confirmed = run(&mut stack, &rotation).await?;
+    let confirmed = run(&mut stack, DEVICES, &rotation).await?;
     report.add("rotation.throughput", confirmed / start.elapsed().as_secs_f64(), "1/s")?;
     // Statuses are written a little later than what they tell: wait for them, they belong to the price.
-    settle(&mut stack, start).await?;
+    settle(&mut stack, DEVICES, start).await?;
     // One write was the Rotation's own creation.
     let written = self::writes(&stack.api).await? - writes - 1.0;
     report.add("rotation.api_writes", written / confirmed.max(1.0), "1/rotation")?;
 
     let (start, rotation) = (Instant::now(), staged(stack.namespace()));
-    let confirmed = run(&mut stack, &rotation).await?;
+    let confirmed = run(&mut stack, DEVICES, &rotation).await?;
     report.add(
         "rotation.throughput_waves",
         confirmed / start.elapsed().as_secs_f64(),
@@ -73,15 +73,15 @@ fn staged(namespace: &str) -> Value {
     rotation
 }
 
-/// Creates a Rotation, waits until it is over and returns how many devices it confirmed.
-async fn run(stack: &mut Stack, rotation: &Value) -> Result<f64> {
+/// Creates a Rotation, waits until it is over for all devices and returns how many it confirmed.
+pub(super) async fn run(stack: &mut Stack, devices: usize, rotation: &Value) -> Result<f64> {
     stack.api.apply(&rotation.to_string())?;
     let name = rotation["metadata"]["name"].as_str().unwrap_or_default();
-    confirm(stack, name, Instant::now()).await
+    confirm(stack, name, devices, Instant::now()).await
 }
 
-/// Waits until every device is active.
-async fn settle(stack: &mut Stack, start: Instant) -> Result<()> {
+/// Waits until every one of so many devices is active.
+pub(super) async fn settle(stack: &mut Stack, count: usize, start: Instant) -> Result<()> {
     loop {
         stack.check_running()?;
         let devices = stack.devices().await?;
@@ -90,12 +90,12 @@ async fn settle(stack: &mut Stack, start: Instant) -> Result<()> {
             status.is_some_and(|status| status.state == Some(certwave_crds::DeviceState::Active))
         };
         let active = devices.iter().filter(active).count();
-        if active == DEVICES {
+        if active == count {
             return Ok(());
         }
         if start.elapsed() > PATIENCE {
             bail!(
-                "{active} of {DEVICES} devices are active; the files are in {}",
+                "{active} of {count} devices are active; the files are in {}",
                 stack.keep_files()
             );
         }
@@ -103,8 +103,8 @@ async fn settle(stack: &mut Stack, start: Instant) -> Result<()> {
     }
 }
 
-/// Waits until the rotation is over and returns how many devices it confirmed.
-async fn confirm(stack: &mut Stack, name: &str, start: Instant) -> Result<f64> {
+/// Waits until the rotation is over for all devices and returns how many it confirmed.
+async fn confirm(stack: &mut Stack, name: &str, devices: usize, start: Instant) -> Result<f64> {
     loop {
         stack.check_running()?;
         let counts = stack
@@ -114,7 +114,7 @@ async fn confirm(stack: &mut Stack, name: &str, start: Instant) -> Result<f64> {
             .map(|status| status.counts)
             .unwrap_or_default();
         let ended = counts.confirmed + counts.failed + counts.timed_out + counts.rejected + counts.rolled_back;
-        if usize::try_from(ended)? >= DEVICES {
+        if usize::try_from(ended)? >= devices {
             return Ok(number(counts.confirmed));
         }
         if start.elapsed() > PATIENCE {
@@ -127,19 +127,43 @@ async fn confirm(stack: &mut Stack, name: &str, start: Instant) -> Result<f64> {
     }
 }
 
-/// Writes that the API server has answered so far, leases left out: they are paid for time, not for rotations.
-async fn writes(api: &ApiServer) -> Result<f64> {
-    let text = api.metrics().await?;
-    let count = |labels: &[&str]| sample(&text, "apiserver_request_total", labels).unwrap_or_default();
-    let verbs = [
-        "verb=\"POST\"",
-        "verb=\"PUT\"",
-        "verb=\"PATCH\"",
-        "verb=\"APPLY\"",
-        "verb=\"DELETE\"",
-    ];
-    Ok(verbs
-        .iter()
-        .map(|verb| count(&[verb]) - count(&[verb, "resource=\"leases\""]))
-        .sum())
+/// Writes that the API server has answered so far.
+pub(super) async fn writes(api: &ApiServer) -> Result<f64> {
+    Ok(answered(
+        &api.metrics().await?,
+        &["POST", "PUT", "PATCH", "APPLY", "DELETE"],
+        &[],
+    ))
+}
+
+/// Requests with one of these verbs that the API server has answered so far, as its metrics tell. Leases are left out: they are paid
+/// for time, not for rotations. So are these other resources.
+pub(super) fn answered(metrics: &str, verbs: &[&str], without: &[&str]) -> f64 {
+    let count = |labels: &[&str]| sample(metrics, "apiserver_request_total", labels).unwrap_or_default();
+    let of = |verb: &&str| {
+        let verb = format!("verb=\"{verb}\"");
+        let others = without.iter().chain(&["leases"]);
+        // With the comma, for `subresource` ends in the same way.
+        let others = others.map(|resource| count(&[&verb, &format!(",resource=\"{resource}\"")]));
+        count(&[&verb]) - others.sum::<f64>()
+    };
+    verbs.iter().map(of).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_verb_and_without_leases() {
+        let metrics = "\
+            apiserver_request_total{group=\"x\",resource=\"certificates\",subresource=\"status\",verb=\"PUT\"} 5\n\
+            apiserver_request_total{group=\"x\",resource=\"leases\",subresource=\"\",verb=\"PUT\"} 70\n\
+            apiserver_request_total{group=\"\",resource=\"secrets\",subresource=\"\",verb=\"GET\"} 11\n\
+            apiserver_request_total{group=\"\",resource=\"\",subresource=\"/metrics\",verb=\"GET\"} 900\n\
+            apiserver_request_total{group=\"\",resource=\"secrets\",subresource=\"\",verb=\"WATCH\"} 3\n";
+        let is = |count: f64, expected: f64| assert!((count - expected).abs() < 0.1, "{count}, not {expected}");
+        is(answered(metrics, &["PUT", "PATCH"], &[]), 5.0);
+        is(answered(metrics, &["GET", "LIST"], &[""]), 11.0);
+    }
 }

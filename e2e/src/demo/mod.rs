@@ -4,9 +4,11 @@ mod check;
 mod follow;
 mod keep;
 mod person;
+mod retire;
 mod rollback;
 mod staging;
-mod verifier;
+mod stolen;
+pub(crate) mod verifier;
 
 use std::time::{Duration, Instant};
 
@@ -66,6 +68,8 @@ pub struct Outcome {
     pub rotated: usize,
     /// Devices that went back to their old certificate, verified, and still connect.
     pub rolled_back: usize,
+    /// Old certificates that were revoked as superseded.
+    pub retired: usize,
 }
 
 impl Outcome {
@@ -78,10 +82,11 @@ impl Outcome {
     fn line(self, options: &Options, took: Duration) -> String {
         let word = if self.expected(options) { "PASS" } else { "FAIL" };
         format!(
-            "demo: {word} devices={} rotated={} rolled-back={} seconds={}",
+            "demo: {word} devices={} rotated={} rolled-back={} retired={} revoked=1 seconds={}",
             options.devices,
             self.rotated,
             self.rolled_back,
+            self.retired,
             took.as_secs(),
         )
     }
@@ -98,6 +103,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     tools::openssl()?;
     tools::mosquitto()?;
     let mut stack = Stack::prepare("demo").await?;
+    stack.check_crls()?;
     stack.apply_foundation(&FleetOptions {
         max_in_flight: 50,
         step_timeout: "10s",
@@ -137,7 +143,22 @@ pub async fn run(options: &Options) -> Result<Outcome> {
     follow::rotation(&mut stack, &mut screen, &first, RotationPhase::Complete).await?;
 
     screen.say("5. every active certificate, read by OpenSSL");
-    let outcome = check::all(&mut stack, &mut screen, &simulation, &first).await?;
+    let mut outcome = check::all(&mut stack, &mut screen, &simulation, &first).await?;
+
+    screen.say("6. the old certificates are revoked, each once its device has come back by the new one");
+    let stayed: Vec<_> = staging
+        .faults
+        .iter()
+        .map(|(number, _)| Simulation::device_id(*number))
+        .collect();
+    outcome.retired = retire::all(&mut stack, &mut screen, &first, &stayed).await?;
+
+    screen.say("7. a device is stolen, and a person revokes it");
+    let stolen = first
+        .keys()
+        .find(|id| !stayed.contains(id))
+        .context("nobody was rotated")?;
+    stolen::device(&stack, &mut screen, &stack.directory().join("devices"), stolen).await?;
     screen.say(&outcome.line(options, start.elapsed()));
     if options.keep {
         keep::running(&mut screen, &stack, &staging).await?;

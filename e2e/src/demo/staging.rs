@@ -78,6 +78,10 @@ impl Staging {
         rotation["spec"]["waves"] = json!(waves);
         // Two of twenty may fail, so nine in ten must be well.
         rotation["spec"]["defaults"] = json!({ "successPercent": 90, "maxLost": 0, "onBreach": "Rollback" });
+        // Long enough for the wave to go back, and short enough for the demo.
+        rotation["spec"]["oldCertificate"] = json!({
+            "retire": "Revoke", "grace": "12s", "probation": "20s", "reconnectsPerSecond": 50,
+        });
         // Nobody is tried twice, and the next Rotation need not wait for those that failed.
         rotation["spec"]["device"] = json!({
             "stepTimeout": "10s", "trialTimeout": "5s", "jobTimeout": "30s", "retries": { "max": 0, "backoff": "1s" },

@@ -1,5 +1,7 @@
 //! Mosquitto with mutual TLS on loopback: one process for devices and one for claims, as the listeners of one share client ids.
 
+mod companion;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,6 +18,8 @@ use crate::process::Process;
 use crate::scratch::Scratch;
 use crate::wait::wait_for;
 use crate::{ports, programs, tools};
+
+pub use companion::Companion;
 
 const READY: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(10);
@@ -34,6 +38,10 @@ pub struct Files {
     pub key: PathBuf,
     /// Where the access rules go.
     pub acl: PathBuf,
+    /// The CRLs that a companion writes, where one runs.
+    pub crl: PathBuf,
+    /// Where the companion reaches the devices' process.
+    pub socket: PathBuf,
 }
 
 /// A running broker: both processes, always treated alike. They are killed on drop, and by the kernel when this process ends.
@@ -43,6 +51,8 @@ pub struct Mosquitto {
     claim_port: u16,
     files: Files,
     processes: Vec<Process>,
+    /// Its name, where a companion runs beside it.
+    node: Option<String>,
     scratch: Scratch,
 }
 
@@ -55,11 +65,15 @@ impl Mosquitto {
     pub fn prepare() -> Result<Self> {
         let scratch = Scratch::new("mosquitto")?;
         let at = |name: &str| scratch.path().join(name);
+        // Of their own, so that a test may put a small disk there.
+        std::fs::create_dir(at("crls"))?;
         let files = Files {
             ca: at("ca.crt"),
             certificate: at("tls.crt"),
             key: at("tls.key"),
             acl: at("acl"),
+            crl: at("crls/crl.pem"),
+            socket: at("local.sock"),
         };
         Ok(Self {
             program: tools::mosquitto()?,
@@ -67,6 +81,7 @@ impl Mosquitto {
             claim_port: ports::free()?,
             files,
             processes: Vec::new(),
+            node: None,
             scratch,
         })
     }
@@ -82,6 +97,12 @@ impl Mosquitto {
         broker.configure(&broker.object()?)?;
         broker.start().await?;
         Ok(broker)
+    }
+
+    /// From the next [`Mosquitto::configure`] on devices are checked against CRLs, which a [`Companion`] has to write before the
+    /// start.
+    pub fn check_crls(&mut self, node: &str) {
+        self.node = Some(node.to_owned());
     }
 
     /// The files that the configuration has to name.
@@ -124,6 +145,14 @@ impl Mosquitto {
         command.arg("--cert-file").arg(&self.files.certificate);
         command.arg("--key-file").arg(&self.files.key);
         command.arg("--acl-file").arg(&self.files.acl);
+        if let Some(node) = &self.node {
+            command.args(["--node", node]);
+            command.arg("--crl-file").arg(&self.files.crl);
+            command.arg("--local-socket").arg(&self.files.socket);
+            command
+                .arg("--local-acl-file")
+                .arg(self.scratch.path().join("acl.local"));
+        }
         let (devices, claims) = (self.config(DEVICES), self.config(CLAIMS));
         command.arg("--out").arg(&devices).arg("--claims-out").arg(&claims);
         tools::output(&mut command)?;
@@ -136,6 +165,22 @@ impl Mosquitto {
             }
         }
         Ok(())
+    }
+
+    /// Lets anybody in who comes to this port, to hear and say anything whatever, as whoever runs the broker can. Holds from the next
+    /// start of what was configured.
+    ///
+    /// # Errors
+    /// When it was not configured, or there is no free port.
+    pub fn let_in_anybody(&self) -> Result<SocketAddr> {
+        let port = ports::free()?;
+        let path = self.config(DEVICES);
+        let config = std::fs::read_to_string(&path)?;
+        let [certificate, key] = [&self.files.certificate, &self.files.key].map(|path| path.display());
+        let listener =
+            format!("listener {port} 127.0.0.1\nallow_anonymous true\ncertfile {certificate}\nkeyfile {key}\n");
+        std::fs::write(path, format!("{config}\n{listener}"))?;
+        Ok((Ipv4Addr::LOCALHOST, port).into())
     }
 
     fn config(&self, name: &str) -> PathBuf {
@@ -219,6 +264,17 @@ impl Mosquitto {
         self.each(Process::resume)
     }
 
+    /// How often a client of this name has connected to the devices' listener.
+    ///
+    /// # Errors
+    /// When its log cannot be read.
+    pub fn connections_of(&self, client: &str) -> Result<usize> {
+        let log = std::fs::read_to_string(self.scratch.path().join(format!("{DEVICES}.log")))?;
+        let named = format!(" as {client} ");
+        let connects = |line: &&str| line.contains("New client connected") && line.contains(&named);
+        Ok(log.lines().filter(connects).count())
+    }
+
     /// The end of its logs.
     pub fn log_tail(&self) -> String {
         let tail = |name: &str| {
@@ -230,7 +286,10 @@ impl Mosquitto {
     }
 
     /// What a person would declare for this broker.
-    fn object(&self) -> Result<Broker> {
+    ///
+    /// # Errors
+    /// When the CRD has other fields by now.
+    pub fn object(&self) -> Result<Broker> {
         let ca = json!({ "issuerRef": { "name": "root" } });
         Ok(serde_json::from_value(json!({
             "apiVersion": "certwave.dev/v1alpha1",

@@ -11,11 +11,13 @@ use tokio::sync::watch;
 /// Bytes under way in one direction of one connection.
 const BUFFER: usize = 64 << 10;
 
-/// How the line to the API server is.
+/// How the line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Line {
     /// All goes through.
     Up,
+    /// What is said arrives so much later, in either direction.
+    Slow(Duration),
     /// Nothing moves.
     Hung,
     /// Connections break.
@@ -60,7 +62,7 @@ impl Listener for Gate {
 }
 
 /// Carries a connection's bytes both ways until one side ends or the line is cut.
-async fn carry(outside: TcpStream, inside: DuplexStream, mut line: watch::Receiver<Line>) {
+pub(super) async fn carry(outside: TcpStream, inside: impl AsyncRead + AsyncWrite, mut line: watch::Receiver<Line>) {
     let (from_client, to_client) = outside.into_split();
     let (from_server, to_server) = tokio::io::split(inside);
     tokio::select! {
@@ -78,9 +80,13 @@ async fn copy(
     let mut buffer = vec![0; 16 << 10];
     loop {
         let read = from.read(&mut buffer).await?;
+        let carries = line.wait_for(|line| matches!(line, Line::Up | Line::Slow(_))).await;
         // Without its sender the proxy is gone.
-        if read == 0 || line.wait_for(|line| *line == Line::Up).await.is_err() {
+        let (1.., Ok(now)) = (read, carries.map(|line| *line)) else {
             return Ok(());
+        };
+        if let Line::Slow(by) = now {
+            tokio::time::sleep(by).await;
         }
         to.write_all(&buffer[..read]).await?;
         to.flush().await?;

@@ -1,10 +1,12 @@
 //! A proxy between the controller and the API server that does on demand what a real API server does not: it refuses
 //! requests with the codes that a test wants, lets watches expire, and is gone.
 //!
-//! Whoever connects speaks plain HTTP on loopback with its own token; requests go on to the real API server as they are.
+//! Whoever connects speaks plain HTTP on loopback with its own token; requests go on to the real API server as they are. A
+//! [`Wire`] is the same for what is not HTTP: it knows nothing of what is said, and delays it.
 
 mod faults;
 mod gate;
+mod wire;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -30,6 +32,7 @@ use faults::{Faults, response, status};
 use gate::{Gate, Line};
 
 pub use faults::{Fault, Requests, Share};
+pub use wire::Wire;
 
 /// The largest request that is forwarded, bytes.
 const LARGEST: usize = 4 << 20;
@@ -167,7 +170,9 @@ impl Forward {
         if let Some(code) = self.faults.refusal(&parts.method, &path) {
             return Ok(response(code));
         }
-        let expired = self.expired.clone();
+        let mut expired = self.expired.clone();
+        // What expired before does not concern a watch that begins now.
+        expired.mark_unchanged();
         let body = axum::body::to_bytes(body, LARGEST).await?;
         hop_by_hop(&mut parts.headers);
         parts.headers.remove(header::HOST);

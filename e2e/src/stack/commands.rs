@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::objects::FLEET;
-use crate::programs;
+use crate::{programs, tools};
 
 const PREFIX: &str = "meter-";
 
@@ -21,6 +21,8 @@ pub enum Fault {
     IsRefused,
     /// It reaches nobody with its new certificate.
     ReachesNobody,
+    /// It takes its old certificate for the new one wherever it connects.
+    UsesTheOldDoor,
 }
 
 impl Fault {
@@ -29,6 +31,7 @@ impl Fault {
         match self {
             Self::Rejects => "reject",
             Self::IsRefused => "fail-test:bad_certificate",
+            Self::UsesTheOldDoor => "old-door",
             Self::ReachesNobody => "fail-test:unreachable",
         }
     }
@@ -65,8 +68,15 @@ impl Simulation {
     }
 }
 
-/// The controller, for one namespace, where its Lease is as well.
-pub(super) fn controller(kubeconfig: &Path, namespace: &str, ledger: &Path, http: SocketAddr) -> Result<Command> {
+/// The controller, for one namespace, where its Lease is as well; `pod` is its name in the Lease.
+pub(super) fn controller(
+    kubeconfig: &Path,
+    namespace: &str,
+    ledger: &str,
+    http: SocketAddr,
+    history: SocketAddr,
+    pod: &str,
+) -> Result<Command> {
     let mut command = Command::new(programs::certwave()?);
     command.args([
         "run",
@@ -77,11 +87,46 @@ pub(super) fn controller(kubeconfig: &Path, namespace: &str, ledger: &Path, http
         "--log-format",
         "text",
     ]);
-    command.args(["--http", &http.to_string()]).arg("--ledger").arg(ledger);
+    command.args(["--http", &http.to_string()]).args(["--ledger", ledger]);
+    command.args(["--history", &history.to_string()]);
     // A pod keeps its name when its container is started again, and so takes its own Lease again at once.
-    command.env("POD_NAME", "certwave-0");
+    command.env("POD_NAME", pod);
     command.env("KUBECONFIG", kubeconfig).env("NO_COLOR", "1");
     Ok(command)
+}
+
+/// Has a program go by a clock that is off by so much, as faketime has it (`+8d`); how long things take stays as it is.
+///
+/// # Errors
+/// When there is no faketime.
+pub fn by_clock(command: &mut Command, off: &str) -> Result<()> {
+    command.env("LD_PRELOAD", tools::faketime()?);
+    command.env("FAKETIME", off).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    Ok(())
+}
+
+/// The clock that a program goes by; how long things take stays as it is.
+#[derive(Debug)]
+pub(super) enum Clock {
+    /// See [`by_clock`].
+    Off(String),
+    /// Off by what this file says at each moment; it is read every second.
+    File(PathBuf),
+}
+
+impl Clock {
+    pub(super) fn rule(&self, command: &mut Command) -> Result<()> {
+        let file = match self {
+            Self::Off(off) => return by_clock(command, off),
+            Self::File(file) => file,
+        };
+        command.env("LD_PRELOAD", tools::faketime()?);
+        command
+            .env("FAKETIME_TIMESTAMP_FILE", file)
+            .env("FAKETIME_CACHE_DURATION", "1");
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        Ok(())
+    }
 }
 
 /// Makes a claim for `quota` devices of the stack's fleet and writes it to `bundle`.

@@ -8,26 +8,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use certwave_crds::{Broker, DeviceCertificate, Fleet, Rotation};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Client;
 use kube::api::{Api, ListParams, PostParams};
-use kube::{Client, ResourceExt};
 use serde_json::Value;
 
 use crate::api::ApiServer;
-use crate::mosquitto::Mosquitto;
+use crate::mosquitto::{Companion, Mosquitto};
 use crate::process::Process;
 use crate::proxy::Proxy;
 use crate::scratch::Scratch;
 use crate::wait::wait_for;
-use crate::{http, ports, tools};
+use crate::{conditions, http, ports, tools};
 
-pub use commands::{Fault, Simulation};
+use commands::Clock;
+pub use commands::{Fault, Simulation, by_clock};
 pub use objects::FleetOptions;
 
+/// The name of the broker's one node.
+const NODE: &str = "node-1";
 const CONTROLLER_READY: Duration = Duration::from_mins(1);
 /// What a pod is given by default.
 const CONTROLLER_GRACE: Duration = Duration::from_secs(30);
@@ -40,11 +42,19 @@ pub struct Stack {
     // Fields drop in this order: devices, controller, broker, and the API server last.
     simulator: Option<Process>,
     controller: Option<Process>,
+    clock: Option<Clock>,
+    collector: Option<String>,
+    log_filter: Option<&'static str>,
+    /// What keeps the broker's CRLs, where [`Stack::check_crls`] asked for it.
+    pub companion: Option<Companion>,
     /// The broker.
     pub broker: Mosquitto,
     namespace: String,
     controller_kubeconfig: PathBuf,
+    /// What the controllers are told as `--ledger`.
+    ledger: String,
     http: SocketAddr,
+    history: SocketAddr,
     client: Client,
     scratch: Scratch,
     /// The API.
@@ -72,15 +82,22 @@ impl Stack {
     pub async fn on(api: Arc<ApiServer>, namespace_prefix: &str) -> Result<Self> {
         let namespace = api.namespace(namespace_prefix).await?;
         let controller_kubeconfig = api.controller_kubeconfig(&namespace).await?;
+        let scratch = Scratch::new("stack")?;
         Ok(Self {
             simulator: None,
             controller: None,
+            clock: None,
+            collector: None,
+            log_filter: None,
+            companion: None,
             broker: Mosquitto::prepare()?,
             namespace,
             controller_kubeconfig,
             http: (Ipv4Addr::LOCALHOST, ports::free()?).into(),
+            history: (Ipv4Addr::LOCALHOST, ports::free()?).into(),
             client: api.client().await?,
-            scratch: Scratch::new("stack")?,
+            ledger: scratch.path().join("ledger.sqlite").display().to_string(),
+            scratch,
             api,
         })
     }
@@ -88,6 +105,16 @@ impl Stack {
     /// The namespace of all objects, and of the controller.
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// Where the controller serves HTTP.
+    pub const fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Where the controller serves devices' histories.
+    pub const fn history(&self) -> SocketAddr {
+        self.history
     }
 
     /// An administrator's client.
@@ -98,6 +125,11 @@ impl Stack {
     /// Where the stack keeps its files.
     pub fn directory(&self) -> &Path {
         self.scratch.path()
+    }
+
+    /// The file of a ledger in `SQLite`, for whoever looks at it while the controller does not run.
+    pub fn ledger(&self) -> PathBuf {
+        self.scratch.path().join("ledger.sqlite")
     }
 
     /// Leaves the files in place for somebody who wants to look, and says where they are.
@@ -117,6 +149,32 @@ impl Stack {
         Ok(proxy)
     }
 
+    /// Lets the controllers that are started next do what the chart lets them where they are for one namespace alone.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn confine(&mut self) -> Result<()> {
+        self.controller_kubeconfig = self.api.confined_kubeconfig(&self.namespace).await?;
+        Ok(())
+    }
+
+    /// Has the controllers that are started next keep their ledger elsewhere than in the file `ledger.sqlite`: in the database
+    /// at this URL.
+    pub fn keep_ledger(&mut self, url: String) {
+        self.ledger = url;
+    }
+
+    /// Has the broker check CRLs, with a companion beside it: what is revoked is refused, and its session closed. To be called before
+    /// [`Stack::apply_foundation`].
+    ///
+    /// # Errors
+    /// When there can be no companion.
+    pub fn check_crls(&mut self) -> Result<()> {
+        self.broker.check_crls(NODE);
+        self.companion = Some(Companion::new(&self.broker, &format!("http://{}", self.http))?);
+        Ok(())
+    }
+
     /// Applies CA, Broker and Fleet.
     ///
     /// # Errors
@@ -124,9 +182,36 @@ impl Stack {
     pub fn apply_foundation(&self, fleet: &FleetOptions) -> Result<()> {
         let (device, claim) = (self.broker.device_address().port(), self.broker.claim_address().port());
         let publication = format!("http://{}", self.http);
-        let objects = objects::foundation(&self.namespace, device, claim, &publication, fleet);
+        let crl_sync = self.companion.is_some();
+        let objects = objects::foundation(&self.namespace, device, claim, &publication, crl_sync, fleet);
         self.api.apply(&objects::list(&objects))?;
         Ok(())
+    }
+
+    /// Has the controller that is started next send its traces to this base URL.
+    pub fn trace_to(&mut self, collector: String) {
+        self.collector = Some(collector);
+    }
+
+    /// Has what is started next log what this selects, as `RUST_LOG` has it.
+    pub fn log(&mut self, filter: &'static str) {
+        self.log_filter = Some(filter);
+    }
+
+    /// What is to be logged, where that was said.
+    pub const fn log_filter(&self) -> Option<&'static str> {
+        self.log_filter
+    }
+
+    /// Has the controller that is started next go by a clock that is off by so much, as faketime has it: `-1h`, `+1y`.
+    pub fn set_clock(&mut self, off: Option<&str>) {
+        self.clock = off.map(|off| Clock::Off(off.to_owned()));
+    }
+
+    /// Has the controllers that are started next go by a clock that is off by what this file says at each moment: the clock of one
+    /// that runs jumps when the file changes.
+    pub fn follow_clock(&mut self, file: PathBuf) {
+        self.clock = Some(Clock::File(file));
     }
 
     /// Starts the controller and waits until it is ready.
@@ -134,12 +219,44 @@ impl Stack {
     /// # Errors
     /// When it ends, or is not ready in time; with its log.
     pub async fn start_controller(&mut self) -> Result<()> {
-        let ledger = self.scratch.path().join("ledger.sqlite");
-        let command = commands::controller(&self.controller_kubeconfig, &self.namespace, &ledger, self.http)?;
-        let mut process = Process::spawn("certwave", &command, &self.scratch.path().join("certwave.log"))?;
-        process.wait_ready(self.http, "/readyz", CONTROLLER_READY).await?;
-        self.controller = Some(process);
+        self.controller = Some(self.start_replica("certwave-0", self.http).await?);
         Ok(())
+    }
+
+    /// Starts the controller and does not wait for anything.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_controller(&mut self) -> Result<()> {
+        self.controller = Some(self.spawn_replica("certwave-0", self.http)?);
+        Ok(())
+    }
+
+    /// Starts another controller on the same ledger, if that can be shared, and waits until it is ready; it waits for the Lease.
+    ///
+    /// # Errors
+    /// When it ends, or is not ready in time; with its log.
+    pub async fn start_replica(&self, pod: &str, http: SocketAddr) -> Result<Process> {
+        let mut process = self.spawn_replica(pod, http)?;
+        process.wait_ready(http, "/readyz", CONTROLLER_READY).await?;
+        Ok(process)
+    }
+
+    fn spawn_replica(&self, pod: &str, http: SocketAddr) -> Result<Process> {
+        let (kubeconfig, namespace) = (&self.controller_kubeconfig, &self.namespace);
+        // One of several replicas has the address; the others do without.
+        let mut command = commands::controller(kubeconfig, namespace, &self.ledger, http, self.history, pod)?;
+        if let Some(collector) = &self.collector {
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector);
+        }
+        if let Some(filter) = self.log_filter {
+            command.env("RUST_LOG", filter);
+        }
+        if let Some(clock) = &self.clock {
+            clock.rule(&mut command)?;
+        }
+        let name = if http == self.http { "certwave" } else { pod };
+        Process::spawn(name, &command, &self.scratch.path().join(format!("{name}.log")))
     }
 
     /// Ends the controller as Kubernetes would, if it runs.
@@ -189,20 +306,26 @@ impl Stack {
         self.broker
             .set_certificates(&pem("ca.crt")?, &pem("tls.crt")?, &pem("tls.key")?)?;
         self.broker.configure(&self.objects().get(objects::BROKER).await?)?;
+        if let Some(companion) = &self.companion {
+            companion.once()?;
+        }
         self.broker.start().await?;
-        self.wait_condition::<Broker>(objects::BROKER, "Ready", |broker| {
-            Some(&broker.status.as_ref()?.conditions)
-        })
-        .await?;
+        if let Some(companion) = &mut self.companion {
+            companion.start()?;
+        }
+        let (brokers, fleets) = (self.objects::<Broker>(), self.objects::<Fleet>());
+        let broker = async |condition| {
+            let met = conditions::wait(&brokers, objects::BROKER, condition, SERVED, conditions::of_broker);
+            met.await.with_context(|| self.controller_log())
+        };
+        broker("Ready").await?;
         // Whoever asks the claims' listener before is not heard.
-        self.wait_condition::<Broker>(objects::BROKER, "ClaimsConnected", |broker| {
-            Some(&broker.status.as_ref()?.conditions)
-        })
-        .await?;
-        self.wait_condition::<Fleet>(objects::FLEET, "Ready", |fleet| {
-            Some(&fleet.status.as_ref()?.conditions)
-        })
-        .await
+        broker("ClaimsConnected").await?;
+        if self.companion.is_some() {
+            broker("DoorCurrent").await?;
+        }
+        let ready = conditions::wait(&fleets, objects::FLEET, "Ready", SERVED, conditions::of_fleet);
+        ready.await.with_context(|| self.controller_log())
     }
 
     /// Makes a claim for `quota` devices, as a person would, and returns where its bundle is.
@@ -263,6 +386,11 @@ impl Stack {
         Ok(())
     }
 
+    /// Cuts all simulated devices off, as a power cut would.
+    pub fn stop_devices(&mut self) {
+        self.simulator = None;
+    }
+
     /// An error when the controller or the devices have ended.
     ///
     /// # Errors
@@ -303,6 +431,15 @@ impl Stack {
         Ok(self.objects::<Rotation>().get(name).await?)
     }
 
+    /// All Secrets of the namespace.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn secrets(&self) -> Result<Vec<Secret>> {
+        let secrets: Api<Secret> = self.objects();
+        Ok(secrets.list(&ListParams::default()).await?.items)
+    }
+
     /// The objects of one kind in the stack's namespace.
     pub fn objects<K>(&self) -> Api<K>
     where
@@ -310,32 +447,6 @@ impl Stack {
         K::DynamicType: Default,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
-    }
-
-    async fn wait_condition<K>(
-        &self,
-        name: &str,
-        condition: &str,
-        conditions: impl Fn(&K) -> Option<&Vec<Condition>> + Copy,
-    ) -> Result<()>
-    where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope> + Clone + std::fmt::Debug,
-        K: serde::de::DeserializeOwned,
-        K::DynamicType: Default,
-    {
-        let objects: Api<K> = self.objects();
-        let what = format!("{condition} of {} {name}", K::kind(&K::DynamicType::default()));
-        let met = wait_for(&what, SERVED, || async {
-            let object = objects.get(name).await?;
-            let all = conditions(&object).context("no status yet")?;
-            let found = all.iter().find(|found| found.type_ == condition);
-            let found = found.with_context(|| format!("{} has no such condition yet", object.name_any()))?;
-            if found.status != "True" {
-                bail!("{}: {}", found.reason, found.message);
-            }
-            Ok(())
-        });
-        met.await.with_context(|| self.controller_log())
     }
 
     fn controller_log(&self) -> String {

@@ -25,16 +25,25 @@ pub struct FleetOptions {
     pub job_timeout: &'static str,
 }
 
-/// A CA that publishes below the URL `publication`, a Broker on the two loopback ports, and a Fleet.
+/// For runs in which devices do not matter.
+pub const ONE_AT_A_TIME: FleetOptions = FleetOptions {
+    max_in_flight: 1,
+    step_timeout: "20s",
+    trial_timeout: "30s",
+    job_timeout: "90s",
+};
+
+/// A CA that publishes below the URL `publication`, a Broker (with a companion, if `crl_sync`) on the two loopback ports, and a Fleet.
 pub fn foundation(
     namespace: &str,
     device_port: u16,
     claim_port: u16,
     publication: &str,
+    crl_sync: bool,
     fleet: &FleetOptions,
 ) -> Vec<Value> {
     let ca = json!({ "root": {}, "commonName": "Certwave e2e root", "publication": { "baseURL": publication } });
-    let broker = json!({
+    let mut broker = json!({
         "id": namespace,
         "url": format!("mqtts://127.0.0.1:{device_port}"),
         "claimsUrl": format!("mqtts://127.0.0.1:{claim_port}"),
@@ -42,6 +51,9 @@ pub fn foundation(
         "issuerRef": { "name": CA },
         "serverCertificate": { "secretName": SERVER_SECRET, "dnsNames": ["localhost"], "ipAddresses": ["127.0.0.1"] },
     });
+    if crl_sync {
+        broker["mosquitto"] = json!({ "crlSync": { "lateAfter": "20s" } });
+    }
     let fleet = json!({
         "issuerRef": { "name": CA },
         "brokerRef": { "name": BROKER },

@@ -65,6 +65,18 @@ pub fn breached(
     None
 }
 
+/// What shows only after a Rotation was complete: that more devices of a wave than it allows did not come back by their new
+/// certificates when the old ones were retired.
+pub fn late_breach(
+    strategy: &Strategy,
+    plan: &Plan,
+    run: &Run,
+    waves: &[WaveCounts],
+) -> Option<(u32, BreachCause, String)> {
+    let probations = waves.iter().any(|wave| wave.probation_failed > 0);
+    probations.then(|| breached(strategy, plan, run, waves)).flatten()
+}
+
 /// Judges a run.
 pub fn judge(now: Millis, strategy: &Strategy, plan: &Plan, run: &Run, seen: &Seen<'_>) -> Judgement {
     let mut judge = Judge {
@@ -113,11 +125,13 @@ impl Judge<'_> {
         if self.seen.control.state == Wish::Aborted {
             return self.end(Ended::Aborted);
         }
+        self.heed_outage();
         self.heed_pause();
         self.approve();
         if let Some(verdict) = self.answered() {
             return verdict;
         }
+        self.send_back();
         if self.next.breach.is_none() {
             self.look_for_breach();
         }
@@ -149,6 +163,15 @@ impl Judge<'_> {
             Waiting::Fault(self.seen.fault?.to_owned())
         };
         Some((Phase::Paused, Some(waiting)))
+    }
+
+    /// An outage of the ledger is over when it is seen, as nothing can be judged before.
+    fn heed_outage(&mut self) {
+        let Some(at) = self.seen.ledger_out else { return };
+        if self.next.last_fault.is_none_or(|known| known < at) {
+            self.next.soak_since = None;
+            self.next.last_fault = Some(at);
+        }
     }
 
     fn heed_pause(&mut self) {
@@ -252,6 +275,33 @@ impl Judge<'_> {
         None
     }
 
+    /// A person asks for what a breach with `onBreach: Rollback` does, whatever the strategy says; once for each word. What a
+    /// compromised CA has issued is never restored.
+    fn send_back(&mut self) {
+        let word = self.seen.control.rollback;
+        if word.is_empty() || word == self.next.sent_back {
+            return;
+        }
+        word.clone_into(&mut self.next.sent_back);
+        if self.strategy.emergency || self.next.breach.as_ref().is_some_and(|breach| breach.rolling_back) {
+            return;
+        }
+        self.notes.push(Note::SentBack(word.to_owned()));
+        // Where the run has stopped already, the wave in breach is meant.
+        let stopped = self.next.breach.take();
+        let wave = stopped.as_ref().map_or(self.next.wave, |breach| breach.wave);
+        let before = stopped.map_or_else(String::new, |breach| format!("; before that: {}", breach.detail));
+        self.next.breach = Some(Breach {
+            wave,
+            at: self.now,
+            cause: BreachCause::Person,
+            detail: format!("a person sent it back: {word}{before}"),
+            rolling_back: true,
+        });
+        self.next.soak_since = None;
+        self.actions.push(Action::BlockTemplate);
+    }
+
     /// Writes off what happened so far: `failed` where those devices are not tried again, `lost` where that was the breach,
     /// as nobody can put a device in line that is not there.
     fn write_off(&mut self, failed: bool, lost: bool) {
@@ -308,7 +358,11 @@ impl Judge<'_> {
         let Some(breach) = self.next.breach.clone() else {
             return (Phase::Breached, Some(Waiting::Person));
         };
-        match self.on_breach(breach.wave) {
+        let answer = match breach.cause {
+            BreachCause::Person => OnBreach::Rollback,
+            _ => self.on_breach(breach.wave),
+        };
+        match answer {
             OnBreach::Pause => (Phase::Breached, Some(Waiting::Person)),
             OnBreach::Abort => self.end(Ended::Failed),
             // One that comes back late with proof of the new certificate follows the others.

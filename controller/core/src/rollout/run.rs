@@ -50,6 +50,8 @@ pub struct Run {
     pub resumed: String,
     /// The last `control.retryFailed` that was carried out.
     pub retried: String,
+    /// The last `control.rollback` that was carried out.
+    pub sent_back: String,
     /// Whether a person's pause has been seen.
     pub paused: bool,
     /// Devices online when the present wave began.
@@ -84,6 +86,8 @@ pub enum BreachCause {
     Success,
     /// A gate said no.
     Gate,
+    /// A person asked for the wave to be sent back.
+    Person,
 }
 
 /// Failures that a person has answered for.
@@ -135,6 +139,8 @@ pub struct WaveCounts {
     pub reverted: u32,
     /// Should have gone back and did not, or could not.
     pub unreverted: u32,
+    /// Confirmed, and did not come back by the new certificate alone when the old one was on hold.
+    pub probation_failed: u32,
     /// Not rotated: withdrawn, moved, expired or cancelled.
     pub skipped: u32,
     /// When the last of them changed.
@@ -144,7 +150,7 @@ pub struct WaveCounts {
 impl WaveCounts {
     /// Those that count as failures.
     pub fn failures(&self) -> u32 {
-        self.failed + self.rejected + self.rolled_back
+        self.failed + self.rejected + self.rolled_back + self.probation_failed
     }
 
     /// Those that vanished after they had accepted.

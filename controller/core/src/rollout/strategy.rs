@@ -35,6 +35,9 @@ pub struct Strategy {
     pub grace: Millis,
     /// A device is sent back only to a certificate with at least this much life left.
     pub rollback_min_remaining: Millis,
+    /// How old certificates are retired; where left out they expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retiring: Option<Retiring>,
     /// What must hold while a wave runs and soaks.
     pub gates: Vec<Gate>,
     /// True for an emergency: soak and windows are ignored, and a breach only pauses.
@@ -157,6 +160,15 @@ pub enum Joiners {
     Ignore,
 }
 
+/// How old certificates are revoked once nobody needs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retiring {
+    /// How long the doors have to load the hold, and after that the device to come back.
+    pub probation: Millis,
+    /// Devices asked to come back within any second, of all that share the broker.
+    pub per_second: u32,
+}
+
 /// Something outside that is asked whether all is well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gate {
@@ -264,6 +276,7 @@ impl Default for Strategy {
             joiners: Joiners::LastWave,
             grace: DAY,
             rollback_min_remaining: 7 * DAY,
+            retiring: None,
             gates: Vec::new(),
             emergency: false,
         }

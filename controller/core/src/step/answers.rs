@@ -53,7 +53,8 @@ pub(super) fn on_status(ctx: &Context<'_>, device: &Device, job: &Job, report: &
         (Step::Accepted, Queued) => Decision::Refuse(Code::TryLater, "the job is queued again"),
         (Step::Rejected, Queued | Sent | Accepted) => ends(JobState::Rejected, Code::Refused),
         (Step::Failed, Sent | Accepted | Issued | Committing | TimedOut | Lost) => ends(JobState::Failed, Code::Other),
-        (Step::RolledBack, Accepted | Issued | Committing | TimedOut | Lost) => {
+        // `accepted` may have been lost, here as for a failure.
+        (Step::RolledBack, Sent | Accepted | Issued | Committing | TimedOut | Lost) => {
             ends(JobState::RolledBack, Code::TestFailed)
         }
         (Step::Accepted, Accepted | Issued | Committing)

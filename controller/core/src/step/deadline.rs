@@ -2,7 +2,8 @@
 
 use certwave_protocol::code::Code;
 
-use crate::model::{Device, JobKind, JobState};
+use crate::model::{Device, Job, JobKind, JobState};
+use crate::revocation::Bar;
 
 use super::event::{Context, Decision, Send};
 use super::outcome::{change, end, end_of_life, finish};
@@ -26,6 +27,9 @@ pub(super) fn on_deadline(ctx: &Context<'_>, device: &Device) -> Decision {
         return Decision::Same(None);
     }
     let expiry = end_of_life(device);
+    if device.bar.is_some() {
+        return end_barred(ctx, device, job);
+    }
     let over = job.job_deadline.is_some_and(|d| d <= ctx.now);
     let mut next = device.clone();
     let Some(job) = next.job.as_mut() else {
@@ -59,6 +63,20 @@ pub(super) fn on_deadline(ctx: &Context<'_>, device: &Device) -> Decision {
         JobState::TimedOut => finish(ctx, next, JobState::Lost, Code::Lost, None),
         _ => Decision::Same(None),
     }
+}
+
+/// The job of a device that was revoked or put on hold meanwhile. A hold that is released before the job's deadline lets it go on.
+fn end_barred(ctx: &Context<'_>, device: &Device, job: &Job) -> Decision {
+    let state = match job.state {
+        JobState::Queued | JobState::Sent => JobState::Cancelled,
+        // What was committed may be what the device starts from: that key stays known, for when the hold is released.
+        JobState::Committing if device.bar == Some(Bar::Held) => JobState::TimedOut,
+        JobState::TimedOut if device.bar == Some(Bar::Held) && job.committed => JobState::Lost,
+        JobState::Accepted | JobState::Issued | JobState::Committing | JobState::TimedOut => JobState::Failed,
+        _ => return Decision::Same(None),
+    };
+    let why = "the device was revoked or put on hold meanwhile".to_owned();
+    finish(ctx, device.clone(), state, Code::Revoked, Some(why))
 }
 
 pub(super) fn on_postpone(ctx: &Context<'_>, device: &Device) -> Decision {

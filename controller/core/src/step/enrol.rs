@@ -5,6 +5,7 @@ use certwave_protocol::ids::{ClaimName, Fingerprint, JobId, Nonce};
 use certwave_protocol::message::Subject;
 
 use crate::model::{Credential, Device, Job, JobKind, JobState};
+use crate::revocation::Bar;
 
 use super::event::Context;
 
@@ -35,8 +36,15 @@ pub enum Enrolment {
 }
 
 /// Decides on an `enrol` message: until the first certificate is confirmed the same key gets the same certificate and
-/// another key replaces it; afterwards only a permit opens enrolment again, once.
+/// another key replaces it; afterwards only a permit opens enrolment again, once. One that a person has revoked needs a permit in
+/// any case (the ledger voids those given before), and one on hold gets nothing.
 pub fn enrolment(device: &Device, key: Fingerprint) -> Enrolment {
+    let permitted = device.reenrol.is_some() && device.reenrol != device.reenrol_used;
+    match device.bar {
+        Some(Bar::Revoked) if permitted => return Enrolment::New,
+        Some(Bar::Held | Bar::Revoked) => return Enrolment::Refused(Code::Revoked),
+        None => {}
+    }
     let open = device.open_job();
     if let Some(job) = open
         && job.kind == JobKind::Enrol
@@ -45,7 +53,6 @@ pub fn enrolment(device: &Device, key: Fingerprint) -> Enrolment {
     {
         return Enrolment::Again;
     }
-    let permitted = device.reenrol.is_some() && device.reenrol != device.reenrol_used;
     // Once commit is sent only forward: somebody else's key must not take the place of one that may be in use.
     let enrolling = open.is_some_and(|j| j.kind == JobKind::Enrol);
     if enrolling && open.is_some_and(|j| j.committed) && !permitted {
@@ -58,7 +65,8 @@ pub fn enrolment(device: &Device, key: Fingerprint) -> Enrolment {
     }
 }
 
-/// The change that records an enrolment's certificate, issued for `key` by `claim`.
+/// The change that records an enrolment's certificate, issued for `key` by `claim`. It lifts the bar of a device that was revoked,
+/// and forgets what that held: somebody else may have those keys, and nothing signed with them may move the device again.
 pub fn enrolled(
     ctx: &Context<'_>,
     device: &Device,
@@ -68,6 +76,11 @@ pub fn enrolled(
     credential: Credential,
 ) -> Device {
     let mut next = device.clone();
+    if next.bar.take() == Some(Bar::Revoked) {
+        next.current = None;
+        next.previous = None;
+        next.session = None;
+    }
     let mut job = Job {
         id,
         kind: JobKind::Enrol,

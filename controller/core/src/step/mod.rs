@@ -24,10 +24,13 @@ use answers::{on_csr, on_status, on_tested};
 use deadline::{on_cancel, on_deadline, on_offer, on_postpone};
 use enrol::undecided;
 use hello::on_hello;
-use outcome::{change, end, end_of_life, later, wrong_key};
+use outcome::{barred, change, end, end_of_life, later, wrong_key};
 
 /// Gives `device` a queued job. It is offered when the device is online and there is room.
 pub fn start(ctx: &Context<'_>, device: &Device, new: NewJob) -> Decision {
+    if device.bar.is_some() {
+        return barred();
+    }
     if device.open_job().is_some() {
         return Decision::Refuse(Code::Busy, "another job is under way");
     }
@@ -75,6 +78,9 @@ pub fn start(ctx: &Context<'_>, device: &Device, new: NewJob) -> Decision {
 
 /// The change that records a rotation's certificate.
 pub fn issued(ctx: &Context<'_>, device: &Device, session: SessionId, credential: Credential) -> Decision {
+    if device.bar.is_some() {
+        return barred();
+    }
     let mut next = device.clone();
     let Some(job) = next
         .job
@@ -91,8 +97,21 @@ pub fn issued(ctx: &Context<'_>, device: &Device, session: SessionId, credential
     change(next, Some(Send::Certificate))
 }
 
-/// Decides on one event for one device.
+/// Decides on one event for one device. What a device says that a person has revoked or put on hold changes nothing: the one who
+/// says it may be the thief.
 pub fn step(ctx: &Context<'_>, device: &Device, event: &Event) -> Decision {
+    if device.bar.is_some() {
+        return match event {
+            Event::Offer => Decision::Same(None),
+            Event::Deadline | Event::Postpone => on_deadline(ctx, device),
+            Event::Cancel => on_cancel(ctx, device),
+            Event::Hello { .. }
+            | Event::Status { .. }
+            | Event::Csr { .. }
+            | Event::CsrRefused { .. }
+            | Event::Tested { .. } => barred(),
+        };
+    }
     match event {
         Event::Hello { hello, signer, session } => on_hello(ctx, device, hello, *signer, *session),
         Event::Offer => on_offer(ctx, device),

@@ -95,7 +95,7 @@ pub(super) fn finish(
     change(next, None)
 }
 
-/// True where a rotation tries this device again by itself: the job failed or timed out before anything was committed,
+/// True where a rotation tries this device again by itself: the job failed for no will of a person or timed out before anything was committed,
 /// and attempts are left.
 pub fn will_retry(policy: &JobPolicy, job: &Job) -> bool {
     let kind = match job.state {
@@ -103,7 +103,7 @@ pub fn will_retry(policy: &JobPolicy, job: &Job) -> bool {
         JobState::TimedOut => policy.retry_timed_out,
         _ => false,
     };
-    kind && !job.committed && job.attempt <= policy.max_retries
+    kind && !job.committed && job.code != Some(Code::Revoked) && job.attempt <= policy.max_retries
 }
 
 pub(super) fn change(device: Device, send: Option<Send>) -> Decision {
@@ -111,6 +111,10 @@ pub(super) fn change(device: Device, send: Option<Send>) -> Decision {
         device: Box::new(device),
         send,
     }
+}
+
+pub(super) fn barred() -> Decision {
+    Decision::Refuse(Code::Revoked, "a person has revoked the device or put it on hold")
 }
 
 pub(super) fn wrong_key() -> Decision {

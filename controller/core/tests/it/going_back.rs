@@ -3,6 +3,7 @@
 use certwave_core::backoff;
 use certwave_core::due::{self, Target};
 use certwave_core::model::{JobKind, JobState};
+use certwave_core::revocation::Bar;
 use certwave_core::step::{self, Event, Signer};
 use certwave_protocol::ids::{Fingerprint, JobId, Nonce};
 use certwave_protocol::message::{JobView, Progress, Slot, Step};
@@ -57,4 +58,40 @@ fn a_device_that_went_back_keeps_the_certificate_it_uses_through_the_next_rotati
     let (sent, _) = after(step::step(&ctx(&p, NOW), &queued, &Event::Offer));
     let (accepted, _) = after(decide(&sent, &status(&sent, Step::Accepted, Signer::Previous)));
     assert_eq!((accepted.current, accepted.previous), (used, broken));
+}
+
+#[test]
+fn a_device_that_went_back_is_believed_though_its_accepted_was_lost() {
+    let p = policy();
+    let mut device = enrolled();
+    device.previous = Some(credential(8));
+    let (queued, _) = after(step::start(&ctx(&p, NOW), &device, new_job(JobKind::Rollback)));
+    let (sent, _) = after(step::step(&ctx(&p, NOW), &queued, &Event::Offer));
+    let (back, _) = after(decide(&sent, &status(&sent, Step::RolledBack, Signer::Current)));
+    assert_eq!(back.job.unwrap().state, JobState::RolledBack);
+    assert_eq!(back.current, Some(credential(1)));
+}
+
+#[test]
+fn what_was_committed_is_confirmed_after_a_hold_that_outlasted_the_job() {
+    let p = policy();
+    let mut device = rotating(JobState::Committing);
+    device.bar = Some(Bar::Held);
+    let mut now = NOW;
+    for _ in 0..3 {
+        now += p.job_timeout + p.lost_after;
+        if let step::Decision::Change { device: next, .. } = step::step(&ctx(&p, now), &device, &Event::Deadline) {
+            device = *next;
+        }
+    }
+    assert!(device.job.as_ref().unwrap().state.ended());
+    device.bar = None;
+    let (next, _) = after(step::start(&ctx(&p, now), &device, new_job(JobKind::Rotate)));
+    assert_eq!(
+        next.pending,
+        Some(credential(2)),
+        "the key that it may start from stays known"
+    );
+    let (confirmed, _) = after(decide(&device, &status(&device, Step::Committed, Signer::Pending)));
+    assert_eq!(confirmed.current, Some(credential(2)));
 }

@@ -1,6 +1,7 @@
 //! What must hold for every decision, one by one and over random histories.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod bars;
 mod deadlines;
 mod due;
 mod enrolment;
@@ -9,6 +10,7 @@ mod going_back;
 mod lifecycle;
 mod offers;
 mod properties;
+mod retirement;
 mod rollout_admit;
 mod rollout_fleets;
 mod rollout_forecast;
@@ -19,3 +21,4 @@ mod rollout_simulation;
 mod rollout_window;
 mod rollout_window_properties;
 mod rollout_world;
+mod spread;

@@ -2,7 +2,9 @@
 
 use certwave_core::backoff;
 use certwave_core::model::{Device, JobKind, JobState, Millis};
+use certwave_core::revocation::Bar;
 use certwave_core::step::{self, Context, Decision, Event, JobMark, Report, Send, Signer};
+use certwave_protocol::code::Code;
 use certwave_protocol::ids::{JobId, Nonce};
 use certwave_protocol::message::{JobView, Progress, Slot, Step, Subject};
 use proptest::prelude::*;
@@ -113,6 +115,41 @@ proptest! {
             }
             if let Some(d) = job.deadline { prop_assert!(d >= now || job.state == before.state); }
             device = *next;
+        }
+    }
+
+    /// Whatever is said in the name of a device that a person has revoked or put on hold, wherever its job stood: nothing moves but
+    /// the job, and that by time alone, to an end that is nobody's failure.
+    #[test]
+    fn nothing_that_a_barred_device_says_moves_anything(
+        before in proptest::collection::vec((event(), 0i64..4_000_000), 0..30),
+        later in proptest::collection::vec((event(), 0i64..4_000_000), 1..30),
+        held in any::<bool>(),
+    ) {
+        let p = policy();
+        let mut now = NOW;
+        let (mut device, _) = after(step::start(&ctx(&p, now), &enrolled(), new_job(JobKind::Rotate)));
+        for (event, pause) in before {
+            now += pause;
+            if let Decision::Change { device: next, .. } = decide(&ctx(&p, now), &device, &event) { device = *next; }
+        }
+        device.bar = Some(if held { Bar::Held } else { Bar::Revoked });
+        for (event, pause) in later {
+            now += pause;
+            let said = !matches!(event, Event::Offer | Event::Deadline | Event::Postpone | Event::Cancel);
+            match decide(&ctx(&p, now), &device, &event) {
+                Decision::Refuse(code, _) => prop_assert_eq!(code, Code::Revoked),
+                Decision::Same(send) => prop_assert!(!said && send.is_none()),
+                Decision::Issue => prop_assert!(false, "a certificate for a barred device"),
+                Decision::Change { device: next, send } => {
+                    prop_assert!(!said && send.is_none());
+                    let (was, is) = (device.job.as_ref().unwrap().state, next.job.as_ref().unwrap());
+                    prop_assert!(was.row().next.contains(&is.state) && is.state.ended(), "{:?} -> {:?}", was, is.state);
+                    let kept = Device { job: device.job.clone(), not_before: device.not_before, ..(*next).clone() };
+                    prop_assert_eq!(&kept, &device);
+                    device = *next;
+                }
+            }
         }
     }
 

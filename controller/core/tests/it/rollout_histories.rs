@@ -53,6 +53,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => Just(Deed::ApproveOther),
         4 => Just(Deed::Resume),
         3 => Just(Deed::Retry),
+        1 => Just(Deed::SendBack),
         2 => any::<bool>().prop_map(Deed::Fault),
         2 => any::<bool>().prop_map(Deed::Preempt),
         2 => (0u8..4).prop_map(Deed::Gate),

@@ -1,7 +1,7 @@
 //! What the judge says of waves that prove nothing, and of approvals from before a breach.
 
-use certwave_core::rollout::judge::{Action, Control, Gates, Phase, Seen, Waiting, judge};
-use certwave_core::rollout::run::{Breach, BreachCause, Plan, PlannedWave, Run, WaveCounts};
+use certwave_core::rollout::judge::{Action, Control, Gates, Phase, Seen, Waiting, judge, late_breach};
+use certwave_core::rollout::run::{Breach, BreachCause, Ended, Plan, PlannedWave, Run, WaveCounts};
 use certwave_core::rollout::strategy::Strategy;
 
 const NOW: i64 = 1_800_000_000_000;
@@ -26,6 +26,7 @@ fn seen<'a>(waves: &'a [WaveCounts], control: Control<'a>) -> Seen<'a> {
         control,
         gates: Gates::Well,
         fault: None,
+        ledger_out: None,
         starting: false,
         preempted_by: None,
         online: 100,
@@ -126,4 +127,124 @@ fn an_approval_from_before_a_breach_counts_no_more_and_says_so() {
     let bare = judge(NOW + 7_202_000, &strategy, &plan(), &soaked.run, &seen(&waves, none));
     let given = judge(NOW + 7_204_000, &strategy, &plan(), &bare.run, &seen(&waves, control));
     assert_eq!((given.phase, given.run.wave), (Phase::Running, 1));
+}
+
+#[test]
+fn who_is_silent_after_an_outage_of_the_ledger_is_not_offline_before_its_time_is_over() {
+    let mut strategy = Strategy::default();
+    strategy.job.offline_after = 30_000;
+    strategy.waves[0].soak = 0;
+    let waves = canary(|wave| (wave.members, wave.confirmed, wave.offline) = (2, 1, 1));
+    let soaking = Run {
+        soak_since: Some(NOW - 60_000),
+        ..Run::default()
+    };
+    let out = NOW - 1_000;
+    let seen = Seen {
+        ledger_out: Some(out),
+        ..seen(&waves, Control::default())
+    };
+    let back = judge(NOW, &strategy, &plan(), &soaking, &seen);
+    assert_eq!((back.phase, back.waiting), (Phase::Running, Some(Waiting::Devices)));
+    assert_eq!(
+        (back.run.last_fault, back.run.soak_since),
+        (Some(out), None),
+        "soak begins anew"
+    );
+    let again = judge(NOW, &strategy, &plan(), &back.run, &seen);
+    assert_eq!(again.run, back.run, "one outage counts once");
+    let over = judge(out + 30_000, &strategy, &plan(), &back.run, &seen);
+    assert_eq!(over.run.wave, 1, "{:?}", over.waiting);
+}
+
+#[test]
+fn what_probations_show_after_the_end_counts_by_the_waves_own_budget() {
+    let run = Run {
+        wave: 2,
+        ended: Some(Ended::Complete),
+        ..Run::default()
+    };
+    let of = |failed, probation_failed| {
+        let mut waves = canary(|wave| (wave.planned, wave.confirmed) = (0, 1));
+        (waves[1].failed, waves[1].probation_failed) = (failed, probation_failed);
+        late_breach(&Strategy::default(), &plan(), &run, &waves)
+    };
+    assert_eq!(of(0, 0), None);
+    assert_eq!(
+        of(1, 0),
+        None,
+        "that was judged while the Rotation ran, or is a late device's"
+    );
+    let found = of(0, 1).map(|(wave, cause, _)| (wave, cause));
+    assert_eq!(found, Some((1, BreachCause::Failed)));
+}
+
+#[test]
+fn a_person_sends_a_wave_back_once_for_each_word() {
+    let strategy = Strategy::default();
+    let waves = canary(|wave| wave.confirmed = 1);
+    let control = Control {
+        rollback: "INC-1",
+        ..Control::default()
+    };
+    let said = judge(NOW, &strategy, &plan(), &Run::default(), &seen(&waves, control));
+    assert_eq!(said.phase, Phase::RollingBack);
+    assert!(said.reverts && !said.admits);
+    assert!(said.actions.contains(&Action::Revert { wave: 0 }) && said.actions.contains(&Action::BlockTemplate));
+    assert_eq!(said.run.breach.as_ref().unwrap().cause, BreachCause::Person);
+
+    // They are back: a person must say how it goes on, and the word that stands is not carried out again.
+    let back = canary(|wave| wave.reverted = 1);
+    let done = judge(NOW + 2000, &strategy, &plan(), &said.run, &seen(&back, control));
+    assert_eq!((done.phase, done.waiting), (Phase::RolledBack, Some(Waiting::Person)));
+    let resumes = Control {
+        resume: "go on",
+        ..control
+    };
+    let then = judge(NOW + 4000, &strategy, &plan(), &done.run, &seen(&back, resumes));
+    assert_eq!((then.phase, then.run.breach), (Phase::Running, None));
+}
+
+#[test]
+fn a_breach_that_stopped_the_run_is_sent_back_in_its_own_wave_and_keeps_its_cause_in_words() {
+    let run = Run {
+        wave: 1,
+        breach: Some(Breach {
+            wave: 0,
+            at: NOW - 1000,
+            cause: BreachCause::Failed,
+            detail: "2 devices failed".to_owned(),
+            rolling_back: false,
+        }),
+        ..Run::default()
+    };
+    let waves = canary(|wave| wave.confirmed = 1);
+    let control = Control {
+        rollback: "INC-1",
+        ..Control::default()
+    };
+    let said = judge(NOW, &Strategy::default(), &plan(), &run, &seen(&waves, control));
+    let breach = said.run.breach.unwrap();
+    assert_eq!((breach.wave, breach.rolling_back), (0, true));
+    assert!(
+        breach.detail.contains("INC-1") && breach.detail.contains("2 devices failed"),
+        "{}",
+        breach.detail
+    );
+}
+
+#[test]
+fn nobody_is_sent_back_in_an_emergency() {
+    let strategy = Strategy {
+        emergency: true,
+        ..Strategy::default()
+    };
+    let waves = canary(|wave| wave.in_flight = 1);
+    let control = Control {
+        rollback: "INC-1",
+        ..Control::default()
+    };
+    let said = judge(NOW, &strategy, &plan(), &Run::default(), &seen(&waves, control));
+    assert_eq!((said.phase, said.run.breach), (Phase::Running, None));
+    assert!(!said.reverts);
 }

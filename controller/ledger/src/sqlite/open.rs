@@ -7,19 +7,27 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::SqliteOptions;
-use crate::{LedgerError, Result};
+use crate::store::audit;
+use crate::{LedgerError, Result, sql};
 
 /// Each raises the schema by one. A released one never changes.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("../../migrations/0001_initial.sql"),
     include_str!("../../migrations/0002_rollout.sql"),
+    include_str!("../../migrations/0003_revocation.sql"),
+    include_str!("../../migrations/0004_barred.sql"),
+    include_str!("../../migrations/0005_authors.sql"),
+    include_str!("../../migrations/0006_parts.sql"),
+    include_str!("../../migrations/0007_authorities.sql"),
 ];
+/// The schema with which the audit became a chain.
+const CHAINED: i64 = 3;
 /// "CWLG" in the file's header: tells our files from other `SQLite` databases.
 const APPLICATION: i64 = 0x4357_4c47;
 
 /// The connection that writes, and the lock that keeps other processes out while it lives.
 pub(super) struct Opened {
-    pub(super) db: Connection,
+    pub(super) db: sql::Connection,
     pub(super) lock: File,
 }
 
@@ -28,7 +36,7 @@ pub(super) fn writer(path: &Path, options: &SqliteOptions) -> Result<Opened> {
     let lock = lock(path)?;
     private_file(path).map_err(|e| unavailable(path, &e))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut db = Connection::open_with_flags(path, flags)?;
+    let db = Connection::open_with_flags(path, flags)?;
     identify(&db)?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
@@ -49,15 +57,60 @@ pub(super) fn writer(path: &Path, options: &SqliteOptions) -> Result<Opened> {
             return Err(LedgerError::Corrupt(found));
         }
     }
-    migrate(&mut db)?;
+    let found = integer(&db, "user_version")?;
+    let db = sql::Connection::Sqlite(db);
+    migrate(&db, found)?;
     Ok(Opened { db, lock })
 }
 
 /// Opens the file, which must exist, for reading.
-pub(super) fn reader(path: &Path) -> Result<Connection> {
+pub(crate) fn reader(path: &Path) -> Result<Connection> {
     let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     common(&db, 4 << 10)?;
     Ok(db)
+}
+
+/// Makes a file that is there and empty into a ledger without a row, to be filled in one go. Without a journal: it is made anew when
+/// that fails.
+pub(crate) fn blank(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    migrate(&sql::Connection::Sqlite(Connection::open_with_flags(path, flags)?), 0)?;
+    let db = Connection::open_with_flags(path, flags)?;
+    common(&db, 16 << 10)?;
+    db.pragma_update(None, "journal_mode", "OFF")?;
+    db.pragma_update(None, "synchronous", "OFF")?;
+    // Jobs and devices refer to each other; all of it is checked when the file is looked through.
+    db.pragma_update(None, "foreign_keys", false)?;
+    Ok(db)
+}
+
+/// Checks that this version has written a file that is opened for reading only.
+pub(super) fn check_schema(db: &Connection) -> Result<()> {
+    identify(db)?;
+    let found = integer(db, "user_version")?;
+    if found < version(MIGRATIONS.len()) {
+        return Err(LedgerError::Unavailable(format!(
+            "its schema {found} is of an earlier version; the controller brings it up to date when it starts"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks a file that is opened for reading only: the whole of it, and that this version has written it.
+pub(super) fn check(db: &Connection) -> Result<()> {
+    check_schema(db)?;
+    for pragma in [
+        "PRAGMA integrity_check(1)",
+        "SELECT 'a row of ' || \"table\" || ' refers to nothing' FROM pragma_foreign_key_check LIMIT 1",
+    ] {
+        let mut get = db.prepare(pragma)?;
+        let mut rows = get.query([])?;
+        let found: String = rows.next()?.map_or_else(|| Ok("ok".to_owned()), |row| row.get(0))?;
+        if found != "ok" {
+            return Err(LedgerError::Corrupt(found));
+        }
+    }
+    Ok(())
 }
 
 fn common(db: &Connection, cache_kib: i64) -> Result<()> {
@@ -69,7 +122,7 @@ fn common(db: &Connection, cache_kib: i64) -> Result<()> {
     Ok(())
 }
 
-fn lock(path: &Path) -> Result<File> {
+pub(super) fn lock(path: &Path) -> Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push("-lock");
     let file = OpenOptions::new()
@@ -103,7 +156,7 @@ fn private_file(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn unavailable(path: &Path, error: &std::io::Error) -> LedgerError {
+pub(super) fn unavailable(path: &Path, error: &std::io::Error) -> LedgerError {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => LedgerError::Full,
         _ => LedgerError::Unavailable(format!("{}: {error}", path.display())),
@@ -115,7 +168,7 @@ fn integer(db: &Connection, pragma: &str) -> Result<i64> {
 }
 
 /// Refuses files of other programs and of newer versions before anything is written to them.
-fn identify(db: &Connection) -> Result<()> {
+pub(super) fn identify(db: &Connection) -> Result<()> {
     let application = integer(db, "application_id")?;
     let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
     if application != APPLICATION && (application != 0 || tables != 0) {
@@ -133,18 +186,21 @@ fn version(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn migrate(db: &mut Connection) -> Result<()> {
-    let found = integer(db, "user_version")?;
+fn migrate(db: &sql::Connection, found: i64) -> Result<()> {
     for (index, sql) in MIGRATIONS.iter().enumerate() {
         let to = version(index + 1);
         if to <= found {
             continue;
         }
-        let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)?;
-        tx.execute_batch(sql)?;
-        tx.pragma_update(None, "user_version", to)?;
-        tx.pragma_update(None, "application_id", APPLICATION)?;
-        tx.commit()?;
+        db.run(&["BEGIN EXCLUSIVE"])?;
+        db.execute_batch(sql)?;
+        if to == CHAINED {
+            audit::chain_all(db)?;
+        }
+        db.execute_batch(&format!(
+            "PRAGMA user_version = {to}; PRAGMA application_id = {APPLICATION}"
+        ))?;
+        db.run(&["COMMIT"])?;
         tracing::info!(version = to, "the ledger's schema was migrated");
     }
     Ok(())

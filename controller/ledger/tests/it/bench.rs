@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use certwave_core::model::JobState;
-use certwave_ledger::{Candidate, DueQuery, Ledger, MemberQuery, NewMember, RotationOutcome, SqliteLedger, Write};
+use certwave_ledger::{
+    Candidate, CrlLines, DoorLoad, DueQuery, Ledger, MemberQuery, NewMember, RotationOutcome, SqlLedger, SqliteLedger,
+    Target, Write,
+};
 
 use crate::fixtures::*;
+use crate::revocations::{REVOKE, mark, publish};
 
 fn per_second(count: u32, since: Instant) -> f64 {
     f64::from(count) / since.elapsed().as_secs_f64()
@@ -88,7 +92,7 @@ async fn how_fast() {
 
     for _ in 0..2 {
         let began = Instant::now();
-        let counts = ledger.counts(&fleet("pumps"), NOW, NOW).await.unwrap();
+        let counts = ledger.counts(&fleet("pumps"), counting(NOW)).await.unwrap();
         println!("counts of {}: {:?}", counts.total, began.elapsed());
     }
     let query = DueQuery {
@@ -101,9 +105,41 @@ async fn how_fast() {
     let due = ledger.due(&fleet("pumps"), &query).await.unwrap().len();
     println!("due, {due} found: {:?}", began.elapsed());
     let began = Instant::now();
-    let dirty = ledger.unprojected(500, NOW + 1).await.unwrap();
+    let dirty = ledger.unprojected(&broker(), 500, NOW + 1).await.unwrap();
     println!("unprojected, {} found: {:?}", dirty.len(), began.elapsed());
     println!("file: {} MiB", std::fs::metadata(&path).unwrap().len() >> 20);
+}
+
+/// Devices that get certificates, each by one read and one write, 200 at a time: records per second.
+async fn issue<D: Send + Sync + 'static>(name: &str, ledger: SqlLedger<D>) {
+    const DEVICES: u32 = 10_000;
+    const WRITERS: u32 = 200;
+    let ledger = Arc::new(ledger);
+    let epoch = begin(&*ledger, DEVICES).await;
+    let began = Instant::now();
+    let writers = (0..WRITERS).map(|w| {
+        let ledger = Arc::clone(&ledger);
+        tokio::spawn(async move {
+            for n in (w..DEVICES).step_by(WRITERS as usize) {
+                enrol(&*ledger, epoch, n, 30).await;
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    println!("ledger.issue on {name}: {:.0} records/s", per_second(DEVICES, began));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints numbers"]
+async fn how_fast_are_certificates_recorded() {
+    let dir = tempfile::tempdir_in(std::env::var("CERTWAVE_BENCH_DIR").unwrap_or_else(|_| ".".to_owned())).unwrap();
+    issue("SQLite", SqliteLedger::open(dir.path().join("ledger.db")).unwrap()).await;
+    // With fsync.
+    let server = crate::server::Postgres::start(crate::postgres::free_port(), &[]).unwrap();
+    let url = server.database().unwrap();
+    issue("PostgreSQL (Unix socket)", crate::postgres::open(&url).unwrap()).await;
 }
 
 /// What the scheduler asks in each round.
@@ -254,4 +290,89 @@ async fn how_fast_is_a_staged_rotation() {
         .await
         .unwrap();
     println!("end: {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints numbers, takes a minute"]
+async fn how_fast_revocation() {
+    const DEVICES: u32 = 10_000;
+    const MARKS: u32 = 1_000_000;
+    let dir = tempfile::tempdir_in(std::env::var("CERTWAVE_BENCH_DIR").unwrap_or_else(|_| ".".to_owned())).unwrap();
+    let path = dir.path().join("ledger.db");
+    let ledger = Arc::new(SqliteLedger::open(&path).unwrap());
+    let epoch = begin(&*ledger, DEVICES).await;
+    let enrolling = (0..100).map(|w| {
+        let ledger = Arc::clone(&ledger);
+        tokio::spawn(async move {
+            for n in (w..DEVICES).step_by(100) {
+                enrol(&*ledger, epoch, n, 30).await;
+            }
+        })
+    });
+    for task in enrolling.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    let (began, mut longest) = (Instant::now(), Duration::ZERO);
+    for from in (0..DEVICES).step_by(500) {
+        let marks = (from..from + 500).map(|n| mark(Target::Device(identity(n)), REVOKE));
+        let call = Instant::now();
+        ledger.mark(epoch, NOW, marks.collect()).await.unwrap();
+        longest = longest.max(call.elapsed());
+    }
+    println!(
+        "revoke {DEVICES} devices, 500 a call: {:?}, the longest call {longest:?}",
+        began.elapsed()
+    );
+    let began = Instant::now();
+    publish(&*ledger, epoch, "2027-02", 1, NOW).await;
+    println!("note that a CRL says so: {:?}", began.elapsed());
+    let load = DoorLoad {
+        broker: identity(0).broker,
+        node: "a".to_owned(),
+        issuer: "aa".repeat(20),
+        partition: "2027-02".to_owned(),
+        number: 1,
+        at: NOW,
+    };
+    let began = Instant::now();
+    ledger.doors_loaded(epoch, vec![load], &["a".to_owned()]).await.unwrap();
+    println!("note that the broker has loaded it: {:?}", began.elapsed());
+    let began = Instant::now();
+    let open = ledger.open_sessions(&identity(0).broker, 500).await.unwrap();
+    println!("{} open sessions: {:?}", open.len(), began.elapsed());
+
+    let ledger = Arc::into_inner(ledger).unwrap();
+    ledger.close().await;
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute(
+        "INSERT INTO marks (issuer, partition, serial, not_after, revoked_at, reason, change, requested_at, recorded_at,
+             session)
+         WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+         SELECT 'bb', '2027-02', lower(hex(randomblob(16))), ?2, ?3, 1, 1000000 + n, 0, 0, 0 FROM n",
+        rusqlite::params![MARKS, NOW_S + DAY_S, NOW_S],
+    )
+    .unwrap();
+    drop(db);
+    let ledger = SqliteLedger::open(&path).unwrap();
+    for partition in [Some("2027-02".to_owned()), None] {
+        let what = partition.clone().unwrap_or_else(|| "all".to_owned());
+        let lines = CrlLines {
+            issuer: "bb".to_owned(),
+            partition,
+            ends_at_or_after: NOW_S,
+            changed_after: None,
+        };
+        let (began, mut after, mut n) = (Instant::now(), None, 0);
+        loop {
+            let page = ledger.crl_lines(&lines, after.as_deref(), 10_000).await.unwrap();
+            let Some(last) = page.last() else { break };
+            n += page.len();
+            after = Some(last.serial.clone());
+        }
+        println!("{n} lines of {what}: {:?}", began.elapsed());
+    }
+    let serials: Vec<_> = (0..1000).map(|n| format!("{:032x}", 1_000_000 + n)).collect();
+    let began = Instant::now();
+    ledger.standings(&"aa".repeat(20), &serials).await.unwrap();
+    println!("1000 standings: {:?}", began.elapsed());
 }

@@ -5,11 +5,13 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use certwave_core::model::JobState;
+use certwave_core::model::{Credential, JobState};
+use certwave_core::revocation::Standing;
 use certwave_core::rollout::run::Run;
-use certwave_ledger::{Ledger, NewMember, RunWrite, SqliteLedger, SqliteOptions, Write};
+use certwave_ledger::{Ledger, NewMember, RunWrite, SqliteLedger, SqliteOptions, Target, Write};
 
 use crate::fixtures::*;
+use crate::revocations::{REVOKE, mark, standing};
 
 const FILE: &str = "CERTWAVE_TEST_LEDGER";
 const DEVICES: u32 = 16;
@@ -33,7 +35,7 @@ async fn writer_to_be_killed() {
                     let mut d = device(&*ledger, n).await;
                     let serial = u64::from(n) << 32 | d.revision;
                     let record = certificate(&identity(n), serial, 30);
-                    d.previous = d.current.replace(credential(&record));
+                    d.previous = d.current.replace(Credential::from(&record));
                     d.job = Some(job(serial, JobState::Confirmed));
                     let mut write = Write::of(d, NOW);
                     write.certificate = Some(record);
@@ -131,6 +133,44 @@ async fn a_killed_writer_loses_nothing_that_it_acknowledged() {
         ledger.close().await;
     }
     assert!(acknowledged.values().sum::<u64>() > 100);
+}
+
+#[tokio::test]
+async fn a_log_cut_anywhere_holds_each_revocation_whole_or_not_at_all() {
+    const STEPS: u32 = 6;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let log = dir.path().join("ledger.db-wal");
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let epoch = begin(&ledger, STEPS).await;
+    let mut records = Vec::new();
+    for n in 0..STEPS {
+        records.push(enrol(&ledger, epoch, n, 30).await);
+    }
+    let length = || usize::try_from(std::fs::metadata(&log).unwrap().len()).unwrap();
+    let mut ends = vec![length()];
+    for n in 0..STEPS {
+        let revoked = mark(Target::Device(identity(n)), REVOKE);
+        ledger.mark(epoch, NOW, vec![revoked]).await.unwrap();
+        ends.push(length());
+    }
+    let (file, log) = (std::fs::read(&path).unwrap(), std::fs::read(&log).unwrap());
+    let cuts = ends.windows(2).flat_map(|w| [w[0], w[0].midpoint(w[1]), w[1] - 1]);
+    for cut in cuts.chain([log.len()]) {
+        let after = tempfile::tempdir().unwrap();
+        let path = after.path().join("ledger.db");
+        std::fs::write(&path, &file).unwrap();
+        std::fs::write(after.path().join("ledger.db-wal"), &log[..cut]).unwrap();
+        let ledger = SqliteLedger::open(&path).unwrap();
+        let done = ends.iter().filter(|end| **end <= cut).count() - 1;
+        assert_eq!(ledger.last_change().await.unwrap(), done as u64, "cut at {cut}");
+        assert_eq!(ledger.verify_audit().await.unwrap().0, done as u64);
+        for (n, record) in records.iter().enumerate() {
+            let revoked = matches!(standing(&ledger, record).await, Standing::Revoked { .. });
+            let barred = device(&ledger, u32::try_from(n).unwrap()).await.bar.is_some();
+            assert_eq!((revoked, barred), (n < done, n < done), "device {n}, cut at {cut}");
+        }
+    }
 }
 
 /// Power fails: of what was being written, any part may have reached the disk, with anything behind it.

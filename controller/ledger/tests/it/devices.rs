@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use certwave_core::model::{JobKind, JobState};
+use certwave_core::model::{Credential, JobKind, JobState};
 use certwave_ledger::{DueQuery, FleetKey, Ledger, LedgerError, Write};
 use certwave_protocol::code::Code;
 use certwave_protocol::ids::{Fingerprint, Nonce};
@@ -27,7 +27,7 @@ pub(crate) async fn a_device_comes_back_as_it_was_written(ledger: Arc<dyn Ledger
             .unwrap();
     }
     let mut d = device(&*ledger, 0).await;
-    [d.current, d.previous, d.pending] = [0, 1, 2].map(|n| Some(credential(&records[n])));
+    [d.current, d.previous, d.pending] = [0, 1, 2].map(|n| Some(Credential::from(&records[n])));
     d.bundle = Some(hash("bundle", 1));
     d.session = Some(Nonce([9; 16]));
     d.last_seen = Some(NOW);
@@ -109,7 +109,7 @@ pub(crate) async fn a_refused_write_leaves_nothing_behind(ledger: Arc<dyn Ledger
     let before = device(&*ledger, 0).await;
     let record = certificate(&identity(0), 1, 1);
     let mut d = before.clone();
-    d.pending = Some(credential(&record));
+    d.pending = Some(Credential::from(&record));
     d.job = Some(job(1, JobState::Issued));
     let mut write = Write::of(d.clone(), NOW);
     write.certificate = Some(record.clone());
@@ -131,7 +131,7 @@ pub(crate) async fn a_refused_write_leaves_nothing_behind(ledger: Arc<dyn Ledger
     );
     // A credential that was never recorded for this device.
     let mut other = device(&*ledger, 0).await;
-    other.current = Some(credential(&certificate(&identity(0), 2, 1)));
+    other.current = Some(Credential::from(&certificate(&identity(0), 2, 1)));
     assert_eq!(
         ledger.write(epoch, Write::of(other, NOW)).await.unwrap_err().category(),
         "not-found"
@@ -154,15 +154,15 @@ pub(crate) async fn overdue_are_open_jobs_past_a_deadline_and_timed_out_ones_pas
     put(3, JobState::Failed, Some(NOW), Some(NOW)).await;
     put(4, JobState::Queued, None, None).await;
     put(5, JobState::Lost, Some(NOW), None).await;
-    assert!(ledger.overdue(NOW + 9, 10).await.unwrap().is_empty());
+    assert!(ledger.overdue(&broker(), NOW + 9, 10).await.unwrap().is_empty());
     assert_eq!(
-        ledger.overdue(NOW + 30, 10).await.unwrap(),
+        ledger.overdue(&broker(), NOW + 30, 10).await.unwrap(),
         [identity(1), identity(0), identity(2)]
     );
-    assert_eq!(ledger.overdue(NOW + 30, 1).await.unwrap(), [identity(1)]);
+    assert_eq!(ledger.overdue(&broker(), NOW + 30, 1).await.unwrap(), [identity(1)]);
     ledger.withdraw(epoch, NOW, &object("plant", 1)).await.unwrap();
     assert_eq!(
-        ledger.overdue(NOW + 10, 10).await.unwrap(),
+        ledger.overdue(&broker(), NOW + 10, 10).await.unwrap(),
         [identity(1)],
         "deadlines hold for withdrawn devices too"
     );
@@ -334,4 +334,18 @@ pub(crate) async fn any_bundle_is_stored(ledger: Arc<dyn Ledger>) {
         let d = change(&*ledger, epoch, 0, |d| d.bundle = Some(Fingerprint(bytes))).await;
         assert_eq!(d.bundle, Some(Fingerprint(bytes)));
     }
+}
+
+pub(crate) async fn what_devices_start_from_comes_in_pages(ledger: Arc<dyn Ledger>) {
+    let epoch = begin(&*ledger, 3).await;
+    let record = enrol(&*ledger, epoch, 1, 30).await;
+    change(&*ledger, epoch, 1, |d| d.last_seen = Some(NOW)).await;
+    let first = ledger.in_use(None, 2).await.unwrap();
+    let rest = ledger.in_use(Some(first[1].device), 2).await.unwrap();
+    let all: Vec<_> = first.iter().chain(&rest).collect();
+    assert_eq!(all.len(), 3);
+    assert_eq!(ledger.in_use(Some(rest[0].device), 2).await.unwrap(), []);
+    let (seen, certificate) = (all[1].last_seen, all[1].certificate.clone().unwrap());
+    assert_eq!((seen, certificate.serial), (Some(NOW), record.serial));
+    assert_eq!((all[0].last_seen, &all[2].certificate), (None, &None));
 }

@@ -38,7 +38,7 @@ pub(crate) async fn every_write_of_an_old_epoch_is_refused(ledger: Arc<dyn Ledge
     stale(ledger.write(old, Write::of(d.clone(), NOW)).await.map(|_| ()));
     stale(ledger.projected(old, vec![(identity(0), 1)]).await);
     stale(ledger.record(old, authority).await);
-    stale(ledger.publish_crl(old, crl(1)).await);
+    stale(ledger.publish_crl(old, crl(1), 0, NOW).await);
     stale(ledger.upsert_claim(old, claim("line", None)).await);
     stale(ledger.begin_rotation(old, rotation("r"), Vec::new()).await.map(|_| ()));
     let run = certwave_ledger::RunWrite::of(certwave_core::rollout::run::Run::default());

@@ -6,18 +6,24 @@ use certwave_core::model::{Credential, Device, Identity, Job, JobKind, JobState,
 use certwave_core::rollout::run::{Plan, PlannedWave};
 use certwave_core::rollout::strategy::Strategy;
 use certwave_ledger::{
-    AuditEntry, CertificateKind, CertificateRecord, ClaimRecord, ClaimUse, CrlRecord, Declaration, Declared, FleetKey,
-    Ledger, RotationRecord, Write,
+    AuditEntry, CertificateKind, CertificateRecord, ClaimRecord, ClaimUse, CountQuery, CrlRecord, Declaration,
+    Declared, FleetKey, Ledger, RotationRecord, Write,
 };
-use certwave_protocol::ids::{Epoch, Fingerprint, JobId, Nonce};
+use certwave_protocol::ids::{BrokerId, Epoch, Fingerprint, JobId, Nonce};
 
 pub(crate) const NOW: Millis = 1_800_000_000_000;
 pub(crate) const NOW_S: i64 = NOW / 1000;
 pub(crate) const DAY_S: i64 = 86_400;
+/// Certificates that end before are expiring.
+pub(crate) const SOON_S: i64 = NOW_S + 25 * DAY_S;
+
+pub(crate) fn broker() -> BrokerId {
+    "main".parse().unwrap()
+}
 
 pub(crate) fn identity(n: u32) -> Identity {
     Identity {
-        broker: "main".parse().unwrap(),
+        broker: broker(),
         device: format!("dev-{n:06}").parse().unwrap(),
     }
 }
@@ -72,18 +78,6 @@ pub(crate) fn certificate(device: &Identity, n: u64, days: i64) -> CertificateRe
         job: None,
         der: vec![0x30; 600],
         issued_at: NOW,
-    }
-}
-
-pub(crate) fn credential(r: &CertificateRecord) -> Credential {
-    Credential {
-        fingerprint: r.fingerprint,
-        spki: r.spki,
-        serial: r.serial.clone(),
-        issuer: r.issuer.clone(),
-        not_before: r.not_before,
-        not_after: r.not_after,
-        public_key: r.public_key.clone(),
     }
 }
 
@@ -212,7 +206,7 @@ pub(crate) async fn change(ledger: &dyn Ledger, epoch: Epoch, n: u32, how: impl 
 pub(crate) async fn enrol(ledger: &dyn Ledger, epoch: Epoch, n: u32, days: i64) -> CertificateRecord {
     let record = certificate(&identity(n), 1_000_000 + u64::from(n), days);
     let mut d = device(ledger, n).await;
-    d.current = Some(credential(&record));
+    d.current = Some(Credential::from(&record));
     ledger
         .write(
             epoch,
@@ -224,4 +218,13 @@ pub(crate) async fn enrol(ledger: &dyn Ledger, epoch: Epoch, n: u32, days: i64) 
         .await
         .unwrap();
     record
+}
+
+/// How devices are counted here.
+pub(crate) fn counting(online_after: Millis) -> CountQuery {
+    CountQuery {
+        now: NOW,
+        online_after,
+        expiring_before_s: SOON_S,
+    }
 }

@@ -1,10 +1,11 @@
 //! Ledgers that earlier versions have written.
 
 use certwave_core::rollout::run::{Run, WaveCounts};
-use certwave_ledger::{Ledger, MemberOutcome, MemberQuery, RotationOutcome, RunWrite, SqliteLedger};
+use certwave_ledger::{Ledger, MemberOutcome, MemberQuery, RotationOutcome, RunWrite, SqliteLedger, Target};
 use rusqlite::Connection;
 
 use crate::fixtures::*;
+use crate::revocations::{REVOKE, mark};
 
 /// Four devices in a Rotation that runs, two of them in one that has ended.
 const ROWS: &str = "
@@ -75,4 +76,46 @@ async fn a_ledger_of_before_staged_rotation_goes_on_with_its_rotations() {
     assert_eq!(ledger.wave_counts("r").await.unwrap()[0].skipped, 2);
     ledger.close().await;
     assert_eq!(SqliteLedger::open(&path).unwrap().epoch().await.unwrap(), epoch);
+}
+
+#[tokio::test]
+async fn a_ledger_of_before_revocation_keeps_all_that_it_holds_and_chains_its_audit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let db = Connection::open(&path).unwrap();
+    for sql in [
+        include_str!("../../migrations/0001_initial.sql"),
+        ROWS,
+        include_str!("../../migrations/0002_rollout.sql"),
+        "INSERT INTO audit (id, at, who, what, broker, device, detail) VALUES (1, 5, 'controller', 'job-sent', 'main', 'dev-000001', NULL),
+             (4, 6, 'alice', 'approved', NULL, NULL, 'wave 1')",
+        "INSERT INTO crls VALUES ('aa', '2027-01', 9, 100, 200, x'30')",
+    ] {
+        db.execute_batch(sql).unwrap();
+    }
+    db.pragma_update(None, "user_version", 2).unwrap();
+    db.pragma_update(None, "application_id", 0x4357_4c47).unwrap();
+    drop(db);
+
+    let early = SqliteLedger::open_for_reading(&path).unwrap_err();
+    assert!(early.to_string().contains("earlier version"), "{early}");
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let epoch = ledger.take_epoch("after", NOW).await.unwrap();
+    let (lines, before) = ledger.verify_audit().await.unwrap();
+    assert_eq!(lines, 2);
+    assert_eq!(ledger.crl_numbers("aa").await.unwrap(), [("2027-01".to_owned(), 9)]);
+    assert_eq!(ledger.provenance().await.unwrap().restored_at, None);
+    let revoked = mark(Target::Device(identity(1)), REVOKE);
+    assert_eq!(ledger.mark(epoch, NOW, vec![revoked]).await.unwrap()[0].len(), 1);
+    assert_eq!(
+        ledger.crls_behind().await.unwrap(),
+        [("aa".to_owned(), "2027-01".to_owned())]
+    );
+    let (lines, after) = ledger.verify_audit().await.unwrap();
+    assert!(lines == 3 && after != before);
+    assert!(
+        !ledger.is_present(5).await.unwrap(),
+        "the epoch of before was the controller's"
+    );
+    assert!(ledger.is_present(epoch).await.unwrap());
 }

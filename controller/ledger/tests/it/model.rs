@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use certwave_core::model::{Device, DeviceState, Job, JobState, Millis};
+use certwave_core::model::{Credential, Device, DeviceState, Job, JobState, Millis};
 use certwave_ledger::{
-    Declaration, Declared, DueQuery, FleetCounts, FleetKey, Ledger, LedgerError, SqliteLedger, Write,
+    Declaration, Declared, DueQuery, FleetCounts, FleetKey, Ledger, LedgerError, SqlLedger, SqliteLedger, Write,
 };
 use certwave_protocol::ids::{DeviceId, Epoch};
 use proptest::prelude::*;
@@ -133,6 +133,8 @@ impl Model {
             c.online += u32::from(d.last_seen.is_some_and(|t| t >= online_after));
             let ends = d.current.as_ref().map(|c| c.not_after).filter(|t| *t > NOW_S);
             c.next_expiry = c.next_expiry.into_iter().chain(ends).min();
+            c.lost += u32::from(state == Some(JobState::Lost));
+            c.expiring += u32::from(ends.is_some_and(|end| end < SOON_S));
         }
         c
     }
@@ -170,7 +172,7 @@ fn withdraw(device: &mut Device, declared: &mut bool) {
     }
 }
 
-async fn apply(ledger: &SqliteLedger, model: &mut Model, op: Op) {
+async fn apply(ledger: &dyn Ledger, model: &mut Model, op: Op) {
     match op {
         Op::Declare {
             device,
@@ -216,7 +218,7 @@ async fn apply(ledger: &SqliteLedger, model: &mut Model, op: Op) {
             model.issued += 1;
             let record = days.map(|days| certificate(&d.id, model.issued, days));
             if let Some(r) = &record {
-                new.previous = new.current.replace(credential(r));
+                new.previous = new.current.replace(Credential::from(r));
             }
             new.job = STATES[state].map(|s| job(model.issued, s));
             if let Some(job) = new.job.as_mut().filter(|_| enrol) {
@@ -262,7 +264,7 @@ async fn apply(ledger: &SqliteLedger, model: &mut Model, op: Op) {
     }
 }
 
-async fn compare(ledger: &SqliteLedger, model: &Model) {
+async fn compare(ledger: &dyn Ledger, model: &Model) {
     assert_eq!(ledger.epoch().await.unwrap(), model.epoch);
     for n in 0..DEVICES {
         let expected = model.devices.get(&identity(n).device).map(|(d, _)| d.clone());
@@ -275,7 +277,7 @@ async fn compare(ledger: &SqliteLedger, model: &Model) {
                 name: name.to_owned(),
             };
             assert_eq!(
-                ledger.counts(&fleet, NOW, NOW + 50).await.unwrap(),
+                ledger.counts(&fleet, counting(NOW + 50)).await.unwrap(),
                 model.counts(&fleet, NOW + 50)
             );
             let before = NOW_S + 30 * DAY_S;
@@ -302,25 +304,42 @@ async fn compare(ledger: &SqliteLedger, model: &Model) {
     }
 }
 
+/// Does them to a ledger that `open` opens, and to the model.
+async fn live<D: Send + Sync + 'static>(open: impl Fn() -> SqlLedger<D>, ops: Vec<Op>) {
+    let mut ledger = open();
+    let mut model = Model {
+        epoch: ledger.take_epoch("first", NOW).await.unwrap(),
+        ..Model::default()
+    };
+    for op in ops {
+        if matches!(op, Op::Reopen) {
+            ledger.close().await;
+            ledger = open();
+        }
+        apply(&ledger, &mut model, op).await;
+        compare(&ledger, &model).await;
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn the_ledger_agrees_with_plain_maps(ops in proptest::collection::vec(op(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("ledger.db");
-            let mut ledger = SqliteLedger::open(&path).unwrap();
-            let mut model = Model { epoch: ledger.take_epoch("first", NOW).await.unwrap(), ..Model::default() };
-            for op in ops {
-                if matches!(op, Op::Reopen) {
-                    ledger.close().await;
-                    ledger = SqliteLedger::open(&path).unwrap();
-                }
-                apply(&ledger, &mut model, op).await;
-                compare(&ledger, &model).await;
-            }
-        });
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        runtime.block_on(live(|| SqliteLedger::open(&path).unwrap(), ops));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_ledger_in_postgresql_agrees_with_plain_maps(ops in proptest::collection::vec(op(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let url = crate::postgres::server().database().unwrap();
+        runtime.block_on(live(|| crate::postgres::open(&url).unwrap(), ops));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use certwave_core::model::{JobState, ObjectRef};
+use certwave_core::model::{Credential, JobState, ObjectRef};
 use certwave_ledger::{Declaration, Declared, FleetCounts, Ledger, Write};
 use certwave_protocol::code::Code;
 
@@ -73,7 +73,7 @@ pub(crate) async fn a_certificate_sent_but_not_proven_keeps_other_namespaces_out
     let epoch = begin(&*ledger, 1).await;
     let record = certificate(&identity(0), 1, 1);
     let mut d = device(&*ledger, 0).await;
-    d.pending = Some(credential(&record));
+    d.pending = Some(Credential::from(&record));
     ledger
         .write(
             epoch,
@@ -120,8 +120,8 @@ pub(crate) async fn an_object_may_change_fleet_labels_and_permit(ledger: Arc<dyn
         ("valves", Some("permit-1"))
     );
     assert_eq!(stored.labels, d.labels);
-    assert_eq!(ledger.counts(&fleet("pumps"), NOW, NOW).await.unwrap().total, 0);
-    assert_eq!(ledger.counts(&fleet("valves"), NOW, NOW).await.unwrap().total, 1);
+    assert_eq!(ledger.counts(&fleet("pumps"), counting(NOW)).await.unwrap().total, 0);
+    assert_eq!(ledger.counts(&fleet("valves"), counting(NOW)).await.unwrap().total, 1);
 
     // Used up, the same permit does not come back with the next declaration.
     change(&*ledger, epoch, 0, |s| s.reenrol_used = s.reenrol.take()).await;
@@ -139,7 +139,7 @@ pub(crate) async fn an_object_may_change_fleet_labels_and_permit(ledger: Arc<dyn
         ledger.device_by_object(&d.object).await.unwrap().unwrap().id,
         identity(5)
     );
-    let objects = ledger.declared_objects(None, 10).await.unwrap();
+    let objects = ledger.declared_objects(&broker(), None, 10).await.unwrap();
     assert_eq!(
         objects.iter().map(|o| o.identity.clone()).collect::<Vec<_>>(),
         [identity(5)]
@@ -179,11 +179,11 @@ pub(crate) async fn withdrawing_cancels_what_waits_and_keeps_the_rest(ledger: Ar
         "it keeps its slot until it ends"
     );
     assert_eq!(
-        ledger.counts(&fleet("pumps"), NOW, NOW).await.unwrap(),
+        ledger.counts(&fleet("pumps"), counting(NOW)).await.unwrap(),
         FleetCounts::default()
     );
-    assert!(ledger.declared_objects(None, 10).await.unwrap().is_empty());
-    assert!(ledger.unprojected(10, NOW + 1000).await.unwrap().is_empty());
+    assert!(ledger.declared_objects(&broker(), None, 10).await.unwrap().is_empty());
+    assert!(ledger.unprojected(&broker(), 10, NOW + 1000).await.unwrap().is_empty());
     assert_eq!(ledger.device_by_object(&object("plant", 0)).await.unwrap(), None);
 
     // One that falls back to waiting waits for nobody.
@@ -201,7 +201,7 @@ pub(crate) async fn declared_objects_come_in_pages(ledger: Arc<dyn Ledger>) {
     ledger.declare(epoch, NOW, vec![other]).await.unwrap();
     let mut seen: Vec<ObjectRef> = Vec::new();
     loop {
-        let page = ledger.declared_objects(seen.last(), 4).await.unwrap();
+        let page = ledger.declared_objects(&broker(), seen.last(), 4).await.unwrap();
         if page.is_empty() {
             break;
         }
@@ -217,7 +217,7 @@ pub(crate) async fn objects_are_written_once_a_job_has_ended_or_a_change_has_age
     let dirty = |before: i64| {
         let ledger = Arc::clone(&ledger);
         async move {
-            let devices = ledger.unprojected(10, before).await.unwrap();
+            let devices = ledger.unprojected(&broker(), 10, before).await.unwrap();
             devices.into_iter().map(|d| (d.id, d.revision)).collect::<Vec<_>>()
         }
     };

@@ -69,20 +69,42 @@ pub(crate) async fn a_device_key_is_for_one_certificate_and_a_serial_for_one_per
     assert_eq!(ledger.record(epoch, renewed).await, Err(LedgerError::KeyReused));
 }
 
+pub(crate) async fn a_cas_object_has_one_key_for_ever(ledger: Arc<dyn Ledger>) {
+    let epoch = begin(&*ledger, 0).await;
+    let object = |namespace: &str| ObjectRef {
+        namespace: namespace.to_owned(),
+        name: "root".to_owned(),
+    };
+    let note = |namespace: &str, key_id: &str| ledger.note_authority_key(epoch, object(namespace), key_id.to_owned());
+    assert_eq!(ledger.authority_key(&object("plant")).await.unwrap(), None);
+    note("plant", "aa").await.unwrap();
+    note("plant", "aa").await.unwrap();
+    assert_eq!(note("plant", "bb").await, Err(LedgerError::Conflict));
+    note("mill", "bb").await.unwrap();
+    assert_eq!(
+        ledger.authority_key(&object("plant")).await.unwrap().as_deref(),
+        Some("aa")
+    );
+    assert_eq!(
+        ledger.authority_key(&object("mill")).await.unwrap().as_deref(),
+        Some("bb")
+    );
+}
+
 pub(crate) async fn crl_numbers_rise(ledger: Arc<dyn Ledger>) {
     let epoch = begin(&*ledger, 0).await;
-    ledger.publish_crl(epoch, crl(5)).await.unwrap();
+    ledger.publish_crl(epoch, crl(5), 0, NOW).await.unwrap();
     for given in [4, 5] {
         assert_eq!(
-            ledger.publish_crl(epoch, crl(given)).await,
+            ledger.publish_crl(epoch, crl(given), 0, NOW).await,
             Err(LedgerError::CrlNumber { given, present: 5 })
         );
     }
     let mut other = crl(1);
     other.partition = "ca".to_owned();
     other.next_update = NOW_S + 5;
-    ledger.publish_crl(epoch, other.clone()).await.unwrap();
-    ledger.publish_crl(epoch, crl(6)).await.unwrap();
+    ledger.publish_crl(epoch, other.clone(), 0, NOW).await.unwrap();
+    ledger.publish_crl(epoch, crl(6), 0, NOW).await.unwrap();
     assert_eq!(ledger.crl(&crl(6).issuer, "2027-01").await.unwrap(), Some(crl(6)));
     assert_eq!(ledger.crl("cc", "2027-01").await.unwrap(), None);
     let numbers = [("2027-01".to_owned(), 6), ("ca".to_owned(), 1)];
@@ -95,7 +117,7 @@ pub(crate) async fn crl_numbers_rise(ledger: Arc<dyn Ledger>) {
         ledger.crls_before(NOW_S + 2 * DAY_S, 10).await.unwrap(),
         [other, crl(6)]
     );
-    let huge = ledger.publish_crl(epoch, crl(u64::MAX)).await.unwrap_err();
+    let huge = ledger.publish_crl(epoch, crl(u64::MAX), 0, NOW).await.unwrap_err();
     assert_eq!(huge.category(), "invalid");
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use certwave_core::model::{Job, JobState};
+use certwave_core::model::{Credential, Job, JobState};
 use certwave_core::rollout::run::WaveCounts;
 use certwave_ledger::{Declaration, Ledger, LedgerError, MemberOutcome, RotationOutcome, RotationRecord, Write};
 use certwave_protocol::code::Code;
@@ -265,7 +265,7 @@ pub(crate) async fn who_was_renewed_meanwhile_is_skipped_unless_the_ca_is_to_cha
     for (n, at) in [(0, started - 1), (1, started), (2, started)] {
         let mut d = device(&*ledger, n).await;
         let record = certificate(&identity(n), 3_000_000 + u64::from(n), 90);
-        d.current = Some(credential(&record));
+        d.current = Some(Credential::from(&record));
         d.job = Some(job(
             u64::from(n),
             if n == 2 { JobState::Sent } else { JobState::Confirmed },

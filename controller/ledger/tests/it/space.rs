@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use certwave_core::model::Credential;
 use certwave_ledger::{Ledger, LedgerError, SqliteLedger, SqliteOptions, Write};
 use certwave_protocol::ids::Epoch;
 
@@ -22,7 +23,7 @@ async fn issue(ledger: &SqliteLedger, epoch: Epoch, n: u64) -> Result<u64, Ledge
     let mut d = device(ledger, 0).await;
     let mut record = certificate(&identity(0), n, 1);
     record.der = vec![0x30; 3000];
-    d.current = Some(credential(&record));
+    d.current = Some(Credential::from(&record));
     ledger
         .write(
             epoch,

@@ -3,78 +3,18 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
-use certwave_ledger::{Ledger, LedgerError, SqliteLedger, SqliteOptions, Write};
+use certwave_ledger::{Ledger, LedgerError, SqliteLedger, SqliteOptions, Write, backup, restore};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::fixtures::*;
-
-/// Runs each of the suite's functions as a test of its own on a fresh ledger, which `$open` makes.
-macro_rules! suite {
-    ($open:expr; $($module:ident::$name:ident)*) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() {
-            let (ledger, _keep) = $open;
-            crate::$module::$name(ledger).await;
-        })*
-    };
-}
 
 fn fresh() -> (Arc<dyn Ledger>, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     (Arc::new(SqliteLedger::open(dir.path().join("ledger.db")).unwrap()), dir)
 }
 
-suite! { fresh();
-    epochs::an_epoch_rises_above_the_last_one_and_the_clock
-    epochs::every_write_of_an_old_epoch_is_refused
-    objects::an_identity_belongs_to_whoever_declares_it_first
-    objects::a_certificate_sent_but_not_proven_keeps_other_namespaces_out_while_it_is_valid
-    objects::an_object_may_change_fleet_labels_and_permit
-    objects::withdrawing_cancels_what_waits_and_keeps_the_rest
-    objects::declared_objects_come_in_pages
-    devices::a_device_comes_back_as_it_was_written
-    devices::a_write_of_an_old_revision_conflicts
-    devices::a_refused_write_leaves_nothing_behind
-    records::a_device_key_is_for_one_certificate_and_a_serial_for_one_per_issuer
-    devices::overdue_are_open_jobs_past_a_deadline_and_timed_out_ones_past_theirs
-    devices::due_are_idle_enrolled_devices_whose_certificates_end_soon
-    devices::who_failed_is_due_only_shortly_before_the_end
-    devices::candidates_tell_who_failed_and_who_has_not_been_heard_since
-    devices::waiting_devices_are_served_longest_first_and_slots_are_counted
-    devices::devices_in_flight_for_something_else_are_counted_by_a_label
-    objects::objects_are_written_once_a_job_has_ended_or_a_change_has_aged
-    records::crl_numbers_rise
-    records::a_claims_quota_holds_against_concurrent_devices
-    records::a_claim_is_closed_by_suspension_end_and_binding
-    records::the_audit_tells_of_a_device_the_last_first
-    records::jobs_sent_are_a_fleets_first_sendings_since_a_time
-    devices::a_read_sees_what_was_acknowledged_before_it
-    devices::any_bundle_is_stored
-    rotations::a_members_outcome_follows_its_job
-    rotations::a_planned_retry_keeps_its_place_in_line
-    rotations::who_is_busy_elsewhere_keeps_no_rotation_from_ending
-    rotations::who_leaves_the_fleet_is_skipped
-    rotations::who_has_expired_gets_no_turn
-    rotations::a_rotation_ends_once_and_nobody_else_gets_a_turn
-    rotations::the_last_rotation_of_a_fleet_is_the_one_that_ended_last
-    rotations::who_was_renewed_meanwhile_is_skipped_unless_the_ca_is_to_change
-    staged::candidates_are_declared_enrolled_and_alive
-    staged::a_rotation_begins_once_with_its_members_in_waves
-    staged::waiting_members_come_in_order_within_waves_windows_and_groups
-    staged::waiting_members_are_found_behind_any_number_that_may_not_start
-    turns::a_timed_out_member_counts_as_gone_until_it_accepts_another_job
-    turns::who_timed_out_is_tried_again_once_heard
-    turns::confirmed_members_are_sent_back_while_they_can_be
-    turns::nobody_waits_for_a_way_back_that_is_closed
-    turns::a_way_back_that_is_called_off_leaves_the_new_certificate
-    turns::failed_members_get_another_turn_when_a_person_says_so
-    staged::a_step_of_a_run_is_stored_whole_and_none_after_the_end
-    substitutes::the_member_of_a_later_wave_heard_last_takes_the_place_of_who_is_offline
-    substitutes::substitutes_run_out_and_those_never_heard_come_last
-    turns::who_is_in_the_way_and_who_is_left_is_known_by_group_and_end
-    turns::a_confirmed_trust_job_leads_to_the_leaf_and_only_who_is_there_gets_another_turn
-}
+crate::suite::suite!(fresh());
 
 #[tokio::test]
 async fn only_the_owner_may_read_the_file() {
@@ -170,6 +110,100 @@ async fn files_of_others_and_damaged_ones_are_refused() {
         SqliteLedger::open_with(&path, &check).unwrap_err().category(),
         "corrupt"
     );
+}
+
+#[tokio::test]
+async fn a_line_of_the_audit_that_was_changed_or_removed_is_found() {
+    for (forged, line) in [
+        ("UPDATE audit SET who = 'nobody' WHERE id = 2", "line 2"),
+        ("DELETE FROM audit WHERE id = 2", "line 3"),
+        ("UPDATE audit SET hash = NULL WHERE id = 3", "line 3"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        let ledger = SqliteLedger::open(&path).unwrap();
+        let epoch = begin(&ledger, 1).await;
+        let lines = vec![audit(&identity(0), NOW, "seen"); 3];
+        ledger.append_audit(epoch, lines).await.unwrap();
+        ledger.close().await;
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("DROP TRIGGER audit_is_final_update; DROP TRIGGER audit_is_final_delete")
+            .unwrap();
+        db.execute(forged, []).unwrap();
+        drop(db);
+        let ledger = SqliteLedger::open_for_reading(&path).unwrap();
+        let found = ledger.verify_audit().await.unwrap_err();
+        assert!(
+            matches!(&found, LedgerError::Corrupt(why) if why.contains(line)),
+            "{found}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_backup_is_taken_while_the_ledger_is_written_and_put_back_only_over_what_knows_less() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("ledger.db"), dir.path().join("backup.db"));
+    let ledger = SqliteLedger::open(&path).unwrap();
+    let epoch = begin(&ledger, 50).await;
+    let record = enrol(&ledger, epoch, 0, 30).await;
+    let lines = || vec![audit(&identity(0), NOW, "seen")];
+    ledger.append_audit(epoch, lines()).await.unwrap();
+    let copied = backup(&path, &copy).await.unwrap();
+    assert_eq!(
+        (copied.totals.devices, copied.totals.certificates, copied.totals.audit),
+        (50, 1, 1)
+    );
+    assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(
+        backup(&path, &copy).await.is_err(),
+        "no backup takes the place of another"
+    );
+    ledger.append_audit(epoch, lines()).await.unwrap();
+    let busy = restore(&copy, &path, NOW + 5, true).await.unwrap_err();
+    assert!(busy.to_string().contains("another process"), "{busy}");
+    ledger.close().await;
+
+    let refused = restore(&copy, &path, NOW + 5, false).await.unwrap_err();
+    assert!(refused.to_string().contains("holds more than the backup"), "{refused}");
+    let restored = restore(&copy, &path, NOW + 5, true).await.unwrap();
+    assert_eq!(restored.provenance.id, copied.provenance.id);
+    assert_eq!(restored.provenance.restored_at, Some(NOW + 5));
+    let ledger = SqliteLedger::open(&path).unwrap();
+    assert!(
+        ledger.epoch().await.unwrap() > epoch,
+        "a writer of before is fenced out"
+    );
+    assert!(ledger.certificate(&record.fingerprint).await.unwrap().is_some());
+    ledger.close().await;
+    // What was there before is whole, and a backup may go where nothing is, or over what it has grown from.
+    let before = SqliteLedger::open(restored.aside.unwrap()).unwrap();
+    assert_eq!(before.verify_audit().await.unwrap().0, 2);
+    restore(&copy, &dir.path().join("new.db"), NOW, false).await.unwrap();
+    let mut left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    left.retain(|name| name.to_string_lossy().contains(".part"));
+    assert_eq!(left, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_damaged_backup_is_refused_and_the_ledger_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("ledger.db"), dir.path().join("backup.db"));
+    let ledger = SqliteLedger::open(&path).unwrap();
+    begin(&ledger, 2000).await;
+    backup(&path, &copy).await.unwrap();
+    ledger.close().await;
+    let mut bytes = std::fs::read(&copy).unwrap();
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 4096].fill(0xa5);
+    std::fs::write(&copy, bytes).unwrap();
+    let refused = restore(&copy, &path, NOW, true).await.unwrap_err();
+    assert_eq!(refused.category(), "corrupt");
+    let ledger = SqliteLedger::open(&path).unwrap();
+    assert_eq!(device(&ledger, 1999).await.revision, 1);
 }
 
 #[tokio::test]

@@ -360,6 +360,7 @@ pub(crate) async fn a_step_of_a_run_is_stored_whole_and_none_after_the_end(ledge
     let block = TemplateBlock {
         template: "t1".to_owned(),
         rotation: object("plant", 1),
+        late: false,
         at: NOW + 1,
     };
     assert_eq!(ledger.template_block(&fleet("pumps")).await.unwrap(), Some(block));
@@ -378,4 +379,29 @@ pub(crate) async fn a_step_of_a_run_is_stored_whole_and_none_after_the_end(ledge
     let unknown = ledger.write_run(epoch, "s", NOW, RunWrite::of(run)).await;
     assert_eq!(unknown, Err(LedgerError::NotFound("such Rotation")));
     assert_eq!(ledger.rotation("r").await.unwrap(), Some(stored));
+}
+
+pub(crate) async fn what_shows_after_a_rotation_was_complete_blocks_its_template_once(ledger: Arc<dyn Ledger>) {
+    let ledger = &*ledger;
+    let pumps = fleet("pumps");
+    let epoch = begin(ledger, 1).await;
+    let end = |uid: &'static str, at, outcome| async move {
+        ledger.begin_rotation(epoch, rotation(uid), Vec::new()).await.unwrap();
+        ledger.end_rotation(epoch, uid, outcome, at).await.unwrap();
+    };
+    let block = |uid: &'static str| async move {
+        let line = audit(&identity(0), NOW, "rotation-breached");
+        ledger.block_template(epoch, uid, "t1", NOW + 9, line).await.unwrap()
+    };
+    end("r", NOW, RotationOutcome::Succeeded).await;
+    for news in [true, false] {
+        assert_eq!(block("r").await, news);
+        let found = ledger.template_block(&pumps).await.unwrap().unwrap();
+        assert_eq!((found.template.as_str(), found.late, found.at), ("t1", true, NOW + 9));
+        assert_eq!(ledger.audit(&identity(0), 9).await.unwrap().len(), 1);
+    }
+    // What a person stopped was judged; and a later Rotation has the last word.
+    end("s", NOW + 1, RotationOutcome::Cancelled).await;
+    assert!(!block("s").await);
+    assert!(!block("r").await);
 }

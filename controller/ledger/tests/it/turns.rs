@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use certwave_core::model::{JobKind, JobState};
+use certwave_core::model::{Credential, JobKind, JobState};
 use certwave_core::rollout::run::{Run, WaveCounts};
 use certwave_ledger::{Declaration, Ledger, MemberOutcome, NewMember, Retry, Revert, RotationOutcome, RunWrite, Write};
 use certwave_protocol::ids::Epoch;
@@ -14,7 +14,7 @@ use crate::staged::{anybody, candidates, counts, job_to, outcome, place, rotate,
 async fn confirm(ledger: &dyn Ledger, epoch: Epoch, n: u32, id: u64, at: i64) {
     let mut d = device(ledger, n).await;
     let record = certificate(&identity(n), 2_000_000 + id, 90);
-    d.previous = d.current.replace(credential(&record));
+    d.previous = d.current.replace(Credential::from(&record));
     let mut j = job(id, JobState::Confirmed);
     j.rotation = Some("r".to_owned());
     d.job = Some(j);

@@ -5,8 +5,8 @@ mod read;
 mod time;
 mod write;
 
-pub(crate) use read::{Malformed, Reader, small_integer, unsigned_integer};
-pub(crate) use time::{certificate_time, generalized_time, read_time};
+pub(crate) use read::{Malformed, Reader, Tlv, small_integer, unsigned_integer};
+pub(crate) use time::{certificate_time, generalized_time, read_generalized_time, read_time};
 pub(crate) use write::{Header, magnitude, nested, tlv, unsigned};
 
 pub(crate) const BOOLEAN: u8 = 0x01;

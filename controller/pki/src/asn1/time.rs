@@ -73,7 +73,7 @@ pub(crate) fn read_time(reader: &mut Reader<'_>) -> Result<i64, Malformed> {
 }
 
 /// Reads a `GeneralizedTime` with seconds and `Z`, as Unix seconds.
-fn read_generalized_time(reader: &mut Reader<'_>) -> Result<i64, Malformed> {
+pub(crate) fn read_generalized_time(reader: &mut Reader<'_>) -> Result<i64, Malformed> {
     let (year, rest) = reader.expect(GENERALIZED_TIME)?.split_at_checked(4).ok_or(NOT_A_TIME)?;
     seconds(number(year)?, rest)
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     CertificateAuthority,
-    asn1::{BIT_STRING, Header, SEQUENCE, certificate_time, constructed, nested, unsigned},
+    asn1::{BIT_STRING, Header, SEQUENCE, certificate_time, constructed, generalized_time, nested, unsigned},
 };
 
 /// What a CRL says besides its entries.
@@ -41,14 +41,18 @@ pub enum CrlKind<'a> {
     },
 }
 
-/// The longest entry: serial number with sign byte, `GeneralizedTime`, reason.
-const MAX_ENTRY: usize = 2 + 23 + 17 + REASON.len();
+/// The longest entry: serial number with sign byte, `GeneralizedTime`, extensions.
+const MAX_ENTRY: usize = PLAIN_ENTRY + INVALIDITY.len() + 17;
+/// An entry without `invalidityDate`, as nearly all are: room is made for these.
+const PLAIN_ENTRY: usize = 2 + 23 + 17 + 2 + REASON.len();
 /// What follows the entries: extensions with two URLs of 2 KiB, and a signature of RSA-4096.
 const TAIL: usize = 5 * 1024;
 /// Room is reserved for at most so many entries, whatever number is announced.
-const MAX_RESERVED: usize = MAX_CRL_BYTES / MAX_ENTRY;
-/// The reason code of an entry, with the code at its end.
-const REASON: [u8; 14] = [0x30, 12, 0x30, 10, 6, 3, 0x55, 0x1d, 0x15, 4, 3, 0x0a, 1, 0];
+const MAX_RESERVED: usize = MAX_CRL_BYTES / PLAIN_ENTRY;
+/// The extension with the reason code of an entry, with the code at its end.
+const REASON: [u8; 12] = [0x30, 10, 6, 3, 0x55, 0x1d, 0x15, 4, 3, 0x0a, 1, 0];
+/// The beginning of the extension `invalidityDate`; a `GeneralizedTime` of 17 bytes follows.
+const INVALIDITY: [u8; 9] = [0x30, 24, 6, 3, 0x55, 0x1d, 0x18, 4, 17];
 
 /// A CRL in the making. Each line costs one write of some 50 bytes into the one buffer that becomes the CRL.
 ///
@@ -83,7 +87,7 @@ impl<'a> CrlEncoder<'a> {
 
         // Headers of the CRL, of what is signed, and of the list of entries.
         let entries_at = before.len() + 3 * Header::MAX;
-        let mut out = Vec::with_capacity(entries_at + expected.min(MAX_RESERVED) * MAX_ENTRY + TAIL);
+        let mut out = Vec::with_capacity(entries_at + expected.min(MAX_RESERVED) * PLAIN_ENTRY + TAIL);
         out.resize(entries_at, 0);
         Ok(Self {
             issuer,
@@ -108,17 +112,30 @@ impl<'a> CrlEncoder<'a> {
         self.out.extend_from_slice(&[SEQUENCE, 0]);
         entry.serial.write(&mut self.out);
         self.out.extend_from_slice(certificate_time(entry.at).as_bytes());
-        if let Some(code) = entry.mark.encoded() {
+        self.push_extensions(entry);
+        close(&mut self.out, start);
+        self.count += 1;
+        Ok(())
+    }
+
+    /// `crlEntryExtensions`, which are left out when there are none (5.3).
+    fn push_extensions(&mut self, entry: &Listed) {
+        let code = entry.mark.encoded();
+        if code.is_none() && entry.invalid_since.is_none() {
+            return;
+        }
+        let start = self.out.len();
+        self.out.extend_from_slice(&[SEQUENCE, 0]);
+        if let Some(code) = code {
             let mut reason = REASON;
             reason[REASON.len() - 1] = code;
             self.out.extend_from_slice(&reason);
         }
-        // Below `MAX_ENTRY`, so it has one byte.
-        #[allow(clippy::cast_possible_truncation)]
-        let length = (self.out.len() - start - 2) as u8;
-        self.out[start + 1] = length;
-        self.count += 1;
-        Ok(())
+        if let Some(since) = entry.invalid_since {
+            self.out.extend_from_slice(&INVALIDITY);
+            self.out.extend_from_slice(generalized_time(since).as_bytes());
+        }
+        close(&mut self.out, start);
     }
 
     /// How many lines there are so far.
@@ -157,6 +174,12 @@ impl<'a> CrlEncoder<'a> {
         self.out.shrink_to_fit();
         Ok(self.out)
     }
+}
+
+/// Sets the length of what begins at `start`. It is below [`MAX_ENTRY`], so one byte holds it.
+#[allow(clippy::cast_possible_truncation)]
+fn close(out: &mut [u8], start: usize) {
+    out[start + 1] = (out.len() - start - 2) as u8;
 }
 
 /// Writes `bytes` so that they end at `end`; gives where they begin.

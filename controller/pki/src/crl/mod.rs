@@ -10,6 +10,7 @@ mod reason;
 
 pub use encode::{CrlEncoder, CrlHead, CrlKind};
 pub use read::{Crl, CrlReadError, Entries};
+pub(crate) use reason::encoded;
 pub use reason::{Listed, Mark, Reason};
 
 use crate::{CertificateAuthority, KeyError, pem};
@@ -39,6 +40,7 @@ impl TryFrom<&Entry> for Listed {
                 .map_err(|_| CrlError::Serial(entry.serial.clone()))?,
             at: entry.revoked_at,
             mark: Mark::Revoked(entry.reason),
+            invalid_since: None,
         })
     }
 }

@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     ParseError, Serial,
-    asn1::{ENUMERATED, Extension, INTEGER, Malformed, Reader, SEQUENCE, constructed, read_time, unsigned_integer},
+    asn1::{
+        ENUMERATED, Extension, INTEGER, Malformed, Reader, SEQUENCE, constructed, read_generalized_time, read_time,
+        unsigned_integer,
+    },
     certificate::Parsed,
     signature::Signed,
 };
@@ -251,38 +254,61 @@ fn read_entry(reader: &mut Reader<'_>) -> Result<Listed, CrlReadError> {
             "a serial number is not 1 to 20 bytes above zero",
         ))?;
     let at = read_time(&mut fields)?;
-    let mark = match fields.optional(SEQUENCE)? {
-        Some(extensions) => read_mark(extensions)?,
-        None => Mark::Revoked(Reason::Unspecified),
+    let said = match fields.optional(SEQUENCE)? {
+        Some(extensions) => Said::read(extensions)?,
+        None => Said::default(),
     };
     fields.finish()?;
-    Ok(Listed { serial, at, mark })
+    Ok(Listed {
+        serial,
+        at,
+        mark: said.mark.unwrap_or(Mark::Revoked(Reason::Unspecified)),
+        invalid_since: said.invalid_since,
+    })
 }
 
-/// The reason code among an entry's extensions (5.3). An entry with a critical extension that is not understood makes the
-/// whole CRL unusable.
-fn read_mark(extensions: &[u8]) -> Result<Mark, CrlReadError> {
-    const REASON_CODE: &[u8] = &[0x55, 0x1d, 0x15];
-    let mut extensions = Reader::new(extensions);
-    let mut mark = None;
-    while !extensions.is_empty() {
-        let extension = Extension::read(&mut extensions)?;
-        if extension.id == REASON_CODE {
+/// What the extensions of an entry say (5.3).
+#[derive(Default)]
+struct Said {
+    mark: Option<Mark>,
+    invalid_since: Option<i64>,
+}
+
+impl Said {
+    /// An entry with a critical extension that is not understood makes the whole CRL unusable.
+    fn read(extensions: &[u8]) -> Result<Self, CrlReadError> {
+        const REASON_CODE: &[u8] = &[0x55, 0x1d, 0x15];
+        const INVALIDITY_DATE: &[u8] = &[0x55, 0x1d, 0x18];
+        let mut extensions = Reader::new(extensions);
+        let mut said = Self::default();
+        while !extensions.is_empty() {
+            let extension = Extension::read(&mut extensions)?;
             let mut value = Reader::new(extension.value);
-            let found = match value.expect(ENUMERATED)? {
-                [code] => Mark::from_code(*code),
-                _ => None,
+            let again = match extension.id {
+                REASON_CODE => {
+                    let found = match value.expect(ENUMERATED)? {
+                        [code] => Mark::from_code(*code),
+                        _ => None,
+                    };
+                    let found = found.ok_or(CrlReadError::Unsupported("a reason that is not known"))?;
+                    said.mark.replace(found).is_some()
+                }
+                INVALIDITY_DATE => {
+                    let since = read_generalized_time(&mut value)?;
+                    said.invalid_since.replace(since).is_some()
+                }
+                _ if extension.critical => {
+                    return Err(CrlReadError::Unsupported(
+                        "an entry with a critical extension that is not known",
+                    ));
+                }
+                _ => continue,
             };
             value.finish()?;
-            let found = found.ok_or(CrlReadError::Unsupported("a reason that is not known"))?;
-            if mark.replace(found).is_some() {
-                return Err(CrlReadError::Malformed("a reason is there twice"));
+            if again {
+                return Err(CrlReadError::Malformed("an entry has an extension twice"));
             }
-        } else if extension.critical {
-            return Err(CrlReadError::Unsupported(
-                "an entry with a critical extension that is not known",
-            ));
         }
+        Ok(said)
     }
-    Ok(mark.unwrap_or(Mark::Revoked(Reason::Unspecified)))
 }

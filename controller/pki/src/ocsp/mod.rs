@@ -8,14 +8,18 @@
 //! An answer to a request of one certificate and without a nonce fits everybody who asks like that:
 //! [`OcspRequest::reusable`] gives the bytes to remember it by, [`IssuerId::cert_id`] makes the same bytes ahead of any
 //! request, and [`Answer`] says how long it may be handed out.
+//!
+//! [`ask`] and [`check`] are for those who ask: the controller asks about what it serves itself.
 
 mod issuer;
+mod read;
 mod request;
 mod response;
 mod signer;
 
 pub use issuer::{HashAlgorithm, IssuerId};
-pub use request::{CertId, MAX_CERT_IDS, MAX_NONCE_BYTES, MAX_REQUEST_BYTES, OcspRequest, RequestError};
+pub use read::{Checked, MAX_RESPONSE_BYTES, ResponseError, check};
+pub use request::{CertId, MAX_CERT_IDS, MAX_NONCE_BYTES, MAX_REQUEST_BYTES, OcspRequest, RequestError, ask};
 pub use response::{Answer, CertStatus, Failure, SingleStatus, StatusTimes};
 pub use signer::{AnswerError, OcspSigner, OcspSignerError};
 

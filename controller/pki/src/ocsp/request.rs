@@ -4,8 +4,8 @@ use super::{Failure, HashAlgorithm, IssuerId, NONCE};
 use crate::{
     Serial,
     asn1::{
-        Extension, INTEGER, Malformed, NULL, OBJECT_IDENTIFIER, OCTET_STRING, Reader, SEQUENCE, constructed,
-        small_integer, unsigned_integer,
+        Extension, INTEGER, Malformed, NULL, OBJECT_IDENTIFIER, OCTET_STRING, Reader, SEQUENCE, constructed, nested,
+        small_integer, tlv, unsigned_integer,
     },
 };
 
@@ -139,6 +139,17 @@ impl<'a> OcspRequest<'a> {
             _ => None,
         }
     }
+}
+
+/// The DER request about one certificate ([`IssuerId::cert_id`](super::IssuerId::cert_id)), unsigned and without a nonce.
+pub fn ask(cert_id: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(cert_id.len() + 16);
+    nested(&mut out, SEQUENCE, |out| {
+        nested(out, SEQUENCE, |out| {
+            nested(out, SEQUENCE, |out| tlv(out, SEQUENCE, cert_id));
+        });
+    });
+    out
 }
 
 fn read_list(content: &[u8]) -> Result<Vec<CertId<'_>>, RequestError> {

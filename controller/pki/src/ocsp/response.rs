@@ -131,7 +131,7 @@ fn write_single(out: &mut Vec<u8>, single: &SingleStatus<'_>, times: &StatusTime
             CertStatus::Good => tlv(out, context(0), &[]),
             CertStatus::Revoked { at, reason } => nested(out, constructed(1), |out| {
                 out.extend_from_slice(generalized_time(at).as_bytes());
-                if let Some(code) = reason.encoded() {
+                if let Some(code) = crate::crl::encoded(reason) {
                     nested(out, constructed(0), |out| tlv(out, ENUMERATED, &[code]));
                 }
             }),

@@ -113,11 +113,7 @@ impl OcspSigner {
         if !parsed.is_issued_by(&issuer) {
             return Err(OcspSignerError::OtherIssuer);
         }
-        if !parsed
-            .extended_key_usage
-            .as_ref()
-            .is_some_and(|usages| usages.contains(&OCSP_SIGNING))
-        {
+        if !parsed.is_for(&OCSP_SIGNING) {
             return Err(OcspSignerError::NoUsage);
         }
         if !parsed.has_extension(&OCSP_NO_CHECK) {

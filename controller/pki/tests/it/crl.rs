@@ -37,6 +37,7 @@ fn listed(serial: &str, at: i64, mark: Mark) -> Listed {
         serial: serial.parse().unwrap(),
         at,
         mark,
+        invalid_since: None,
     }
 }
 
@@ -147,7 +148,13 @@ fn any_entry() -> impl Strategy<Value = Listed> {
     let serial =
         proptest::collection::vec(any::<u8>(), 1..=20).prop_filter_map("zero", |b| Serial::from_bytes(&b).ok());
     // Times that a certificate can carry: 1950 to 9999.
-    (serial, -631_152_000_i64..=253_402_300_799, mark).prop_map(|(serial, at, mark)| Listed { serial, at, mark })
+    let time = -631_152_000_i64..=253_402_300_799;
+    (serial, time.clone(), mark, proptest::option::of(time)).prop_map(|(serial, at, mark, invalid_since)| Listed {
+        serial,
+        at,
+        mark,
+        invalid_since,
+    })
 }
 
 proptest! {
@@ -221,6 +228,7 @@ fn bench_a_million_entries() {
         serial: Serial::from_bytes(&[&[0x41; 13][..], &n.to_be_bytes()].concat()).unwrap(),
         at: NOW - i64::from(n % 1_000_000),
         mark: Mark::Revoked(Reason::KeyCompromise),
+        invalid_since: None,
     };
     LazyLock::force(&CA);
     // The last two as when nobody knows how many will come.

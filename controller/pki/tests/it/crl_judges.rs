@@ -72,6 +72,7 @@ impl Court {
             serial: self.leaf.serial.parse().unwrap(),
             at: NOW - 90,
             mark,
+            invalid_since: None,
         }
     }
 
@@ -166,6 +167,7 @@ fn go_reads_every_entry_of_a_long_list() {
             serial: serial(n),
             at: NOW - i64::from(n) * 1000,
             mark: Mark::Revoked(Reason::ALL[n as usize % 8]),
+            invalid_since: None,
         })
         .collect();
     let file = court.file("crl.der", court.crl(u64::MAX, COMPLETE, &entries));
@@ -183,6 +185,26 @@ fn go_reads_every_entry_of_a_long_list() {
         assert_eq!(line, expected);
     }
     assert_eq!(text.lines().count(), entries.len() + 1);
+}
+
+#[test]
+fn openssl_shows_since_when_a_key_may_have_been_misused() {
+    let court = Court::new();
+    let since = NOW - 86_400;
+    for reason in [Reason::Unspecified, Reason::KeyCompromise] {
+        let entry = Listed {
+            invalid_since: Some(since),
+            ..court.leaf_is(Mark::Revoked(reason))
+        };
+        let der = court.crl(5, COMPLETE, &[entry]);
+        let file = court.file("crl.der", &der);
+        let text = openssl(&["crl", "-inform", "DER", "-in", &file, "-noout", "-text"]).unwrap();
+        assert!(text.contains("Invalidity Date"), "{text}");
+        assert!(text.contains("Sep 20 14:13:20 2026 GMT"), "{text}");
+        assert!(court.openssl(&[&der], &[]).unwrap_err().contains("certificate revoked"));
+        assert_eq!(court.webpki(&der), Err(webpki::Error::CertRevoked));
+        assert_eq!(Crl::parse(&der).unwrap().entries().collect::<Vec<_>>(), [entry]);
+    }
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use std::sync::LazyLock;
 
+use certwave_pki::crl::Reason;
 use certwave_pki::{
     CaProfile, CertificateAuthority, IssueError, Issued, KeyAlgorithm, LeafSubject, LeafUsage, PrivateKey, Serial,
     SubjectPublicKey,
     ocsp::{
-        AnswerError, CertStatus, Failure, HashAlgorithm, IssuerId, MAX_CERT_IDS, MAX_NONCE_BYTES, MAX_REQUEST_BYTES,
-        OcspRequest, OcspSigner, OcspSignerError, RequestError, StatusTimes,
+        AnswerError, CertStatus, Checked, Failure, HashAlgorithm, IssuerId, MAX_CERT_IDS, MAX_NONCE_BYTES,
+        MAX_REQUEST_BYTES, OcspRequest, OcspSigner, OcspSignerError, RequestError, ResponseError, SingleStatus,
+        StatusTimes, ask, check,
     },
     parse_certificate_info,
 };
@@ -244,6 +246,79 @@ fn answers_are_signed_only_while_somebody_would_believe_them() {
             produced_at: NOW,
         };
         assert_eq!(at(wrong), Err(AnswerError::NotCurrent));
+    }
+}
+
+#[test]
+fn an_answer_is_believed_about_its_certificate_by_its_ca_while_it_holds() {
+    let signer = signer(&CA, NOW);
+    let statuses = [
+        CertStatus::Good,
+        CertStatus::Unknown,
+        CertStatus::Revoked {
+            at: NOW - 60,
+            reason: Reason::KeyCompromise,
+        },
+        CertStatus::Revoked {
+            at: NOW - 60,
+            reason: Reason::Unspecified,
+        },
+    ];
+    let ids: Vec<_> = (1..).take(statuses.len()).map(id).collect();
+    let singles: Vec<_> = ids
+        .iter()
+        .zip(statuses)
+        .map(|(cert_id, status)| SingleStatus { cert_id, status })
+        .collect();
+    let answer = signer.sign(&singles, Some(&[7; 32]), times(NOW)).unwrap();
+    let ca = CA.certificate_der();
+    for (cert_id, status) in ids.iter().zip(statuses) {
+        let next_update = answer.times.next_update;
+        assert_eq!(
+            check(&answer.der, ca, cert_id, NOW),
+            Ok(Checked { status, next_update })
+        );
+        assert_eq!(
+            check(&answer.der, ca, cert_id, next_update),
+            Err(ResponseError::NotCurrent {
+                this_update: answer.times.this_update,
+                next_update
+            })
+        );
+    }
+    assert_eq!(
+        check(&answer.der, ca, &id(99), NOW),
+        Err(ResponseError::OtherCertificate)
+    );
+    let other = root(KeyAlgorithm::EcdsaP256);
+    let by_another = check(&answer.der, other.certificate_der(), &ids[0], NOW);
+    assert!(matches!(by_another, Err(ResponseError::Foreign(_))), "{by_another:?}");
+    for (failure, word) in [
+        (Failure::TryLater, "tryLater"),
+        (Failure::Unauthorized, "unauthorized"),
+        (Failure::MalformedRequest, "malformedRequest"),
+        (Failure::InternalError, "internalError"),
+    ] {
+        assert_eq!(
+            check(&failure.to_der(), ca, &ids[0], NOW),
+            Err(ResponseError::Refused(word))
+        );
+    }
+    let changed = (0..answer.der.len()).filter(|at| {
+        let mut der = answer.der.clone();
+        der[*at] ^= 1;
+        check(&der, ca, &ids[0], NOW).is_ok()
+    });
+    assert_eq!(changed.count(), 0, "an answer with a changed byte is believed");
+}
+
+#[test]
+fn what_is_asked_is_read_as_it_was_meant() {
+    for algorithm in HashAlgorithm::ALL {
+        let cert_id = ISSUER.cert_id(algorithm, &serial(7));
+        let der = ask(&cert_id);
+        assert_eq!(der, request(std::slice::from_ref(&cert_id), &[]));
+        assert_eq!(OcspRequest::parse(&der).unwrap().reusable(), Some(cert_id.as_slice()));
     }
 }
 

@@ -18,6 +18,7 @@ use kube::api::Api;
 use secrecy::ExposeSecret as _;
 
 use super::{AuthorityState, profile, ready, renewal};
+use crate::reconcile::drive::name;
 use crate::reconcile::error::{Error, Result};
 use crate::reconcile::secrets::{self, CERTIFICATE, Content, KEY, REQUEST};
 use crate::reconcile::shared::Shared;
@@ -45,16 +46,17 @@ impl Found {
 /// Finds the CA of `object`, or makes it if it was never made. `now` in Unix seconds.
 pub(super) async fn find(shared: &Shared, object: &Object, now: i64) -> Result<Found> {
     let api: Api<Secret> = shared.api(&object.namespace().unwrap_or_default());
+    let before = Before::of(shared, object).await?;
     if let Some(source) = &object.spec.secret {
         return Ok(match api.get_opt(&source.secret_ref.name).await? {
-            Some(secret) => judge(object, import(&secret, text(&secret, CERTIFICATE), now)),
-            None => Found::waiting(missing(object, &source.secret_ref.name)),
+            Some(secret) => judge(&before, import(&secret, text(&secret, CERTIFICATE), now)),
+            None => Found::waiting(missing(&before, &source.secret_ref.name)),
         });
     }
     let name = key_secret(object);
     let secret = match api.get_opt(&name).await? {
         Some(secret) => secret,
-        None if was_made(object) => return Ok(Found::waiting(missing(object, &name))),
+        None if before.was_made() => return Ok(Found::waiting(missing(&before, &name))),
         None => match make(shared, object, now).await? {
             Ok(content) => secrets::create_once(&api, content).await?,
             Err(verdict) => return Ok(Found::waiting(verdict)),
@@ -71,16 +73,37 @@ pub(super) async fn find(shared: &Shared, object: &Object, now: i64) -> Result<F
         None => secret,
     };
     let Some(external) = &object.spec.external else {
-        return Ok(judge(object, import(&secret, text(&secret, CERTIFICATE), now)));
+        return Ok(judge(&before, import(&secret, text(&secret, CERTIFICATE), now)));
     };
     let request = secrets::text(&secret, REQUEST);
     Ok(match brought_back(&api, external).await? {
-        Ok(chain) => match judge(object, import(&secret, Ok(chain), now)) {
+        Ok(chain) => match judge(&before, import(&secret, Ok(chain), now)) {
             Found::Waiting { verdict, .. } => Found::Waiting { verdict, request },
             ready @ Found::Ready(_) => ready,
         },
         Err(verdict) => Found::Waiting { verdict, request },
     })
+}
+
+/// Finds the CA of `object` as whoever makes CAs has left it, and makes nothing. `now` in Unix seconds.
+pub(super) async fn look(shared: &Shared, object: &Object, now: i64) -> Result<Found> {
+    let api: Api<Secret> = shared.api(&object.namespace().unwrap_or_default());
+    let name = match &object.spec.secret {
+        Some(source) => source.secret_ref.name.clone(),
+        None => key_secret(object),
+    };
+    let before = Before::of(shared, object).await?;
+    let Some(secret) = api.get_opt(&name).await? else {
+        return Ok(Found::waiting(missing(&before, &name)));
+    };
+    let chain = match &object.spec.external {
+        None => text(&secret, CERTIFICATE),
+        Some(external) => match brought_back(&api, external).await? {
+            Ok(chain) => Ok(chain),
+            Err(verdict) => return Ok(Found::waiting(verdict)),
+        },
+    };
+    Ok(judge(&before, import(&secret, chain, now)))
 }
 
 /// The algorithm as the PKI has it.
@@ -107,16 +130,36 @@ fn owner(object: &Object) -> String {
     secrets::owner("ca", &object.name_any())
 }
 
-/// Whether the status shows that key or certificate were there before.
-fn was_made(object: &Object) -> bool {
-    object
-        .status
-        .as_ref()
-        .is_some_and(|status| status.key_id.is_some() || status.csr.is_some())
+/// What a CA is known to have had.
+#[derive(Debug, Default)]
+struct Before {
+    /// The key id, by the ledger or the status: either may have been lost, or put back without the other.
+    key_id: Option<String>,
+    /// A request was made with a key.
+    requested: bool,
 }
 
-fn missing(object: &Object, secret: &str) -> Verdict {
-    if was_made(object) {
+impl Before {
+    async fn of(shared: &Shared, object: &Object) -> Result<Self> {
+        let noted = shared.ledger.authority_key(&name(object)).await?;
+        Ok(Self::with(object, noted))
+    }
+
+    fn with(object: &Object, noted: Option<String>) -> Self {
+        let status = object.status.as_ref();
+        Self {
+            key_id: noted.or_else(|| status?.key_id.clone()),
+            requested: status.is_some_and(|status| status.csr.is_some()),
+        }
+    }
+
+    const fn was_made(&self) -> bool {
+        self.key_id.is_some() || self.requested
+    }
+}
+
+fn missing(before: &Before, secret: &str) -> Verdict {
+    if before.was_made() {
         let message = format!(
             "the Secret {secret} with the CA's key is gone; restore it from a backup, or create another CertificateAuthority \
              and move the fleets. The key is not made anew, as devices trust the old one"
@@ -177,9 +220,8 @@ fn import(
 }
 
 /// Refuses another key than the one that the CA had.
-fn judge(object: &Object, imported: std::result::Result<CertificateAuthority, Verdict>) -> Found {
-    let recorded = object.status.as_ref().and_then(|status| status.key_id.as_deref());
-    match (imported, recorded) {
+fn judge(before: &Before, imported: std::result::Result<CertificateAuthority, Verdict>) -> Found {
+    match (imported, before.key_id.as_deref()) {
         (Ok(ca), Some(recorded)) if ca.key_id().to_string() != recorded => {
             let message = format!(
                 "the Secret holds another key ({}) than the CA had ({recorded}); restore the old one, or create another \
@@ -253,6 +295,16 @@ pub(super) fn path(ca: &CertificateAuthority) -> String {
 /// For those who only have the state.
 pub(super) fn verdict(state: &AuthorityState) -> Verdict {
     match state {
+        AuthorityState::Ready(authority) if authority.revoked_above => Verdict::no(
+            "CARevoked",
+            "a CA above this one is revoked: whoever checks the whole chain refuses what this one has issued, so it issues nothing any \
+             more, and goes on to publish what of its certificates is revoked; move its fleets to another CA",
+        ),
+        AuthorityState::Ready(authority) if authority.entry.revoked => Verdict::no(
+            "Revoked",
+            "the CA's certificate is revoked: it issues nothing any more, and goes on to publish what of its certificates is revoked; \
+             move its fleets to another CA",
+        ),
         AuthorityState::Ready(_) => Verdict::yes("Ready", "the CA issues certificates"),
         AuthorityState::NotReady(verdict) => verdict.clone(),
     }
@@ -289,17 +341,23 @@ mod tests {
 
     #[test]
     fn a_key_that_was_there_and_is_gone_is_lost() {
-        assert_eq!(missing(&object(None), "root-ca").reason, "SecretNotFound");
+        let missing = |object: &Object, noted: Option<&str>| {
+            let before = Before::with(object, noted.map(str::to_owned));
+            missing(&before, "root-ca").reason
+        };
+        assert_eq!(missing(&object(None), None), "SecretNotFound");
+        // An object that was put back without its status.
+        assert_eq!(missing(&object(None), Some("aa")), "KeyLost");
         let status = CertificateAuthorityStatus {
             key_id: Some("aa".into()),
             ..Default::default()
         };
-        assert_eq!(missing(&object(Some(status)), "root-ca").reason, "KeyLost");
+        assert_eq!(missing(&object(Some(status)), None), "KeyLost");
         let status = CertificateAuthorityStatus {
             csr: Some("pem".into()),
             ..Default::default()
         };
-        assert_eq!(missing(&object(Some(status)), "root-ca").reason, "KeyLost");
+        assert_eq!(missing(&object(Some(status)), None), "KeyLost");
     }
 
     #[test]
@@ -309,9 +367,14 @@ mod tests {
             key_id: Some(ca.key_id().to_string()),
             ..Default::default()
         };
-        let object = object(Some(status));
-        assert_eq!(reason(&judge(&object, Ok(ca))), "Ready");
-        assert_eq!(reason(&judge(&object, Ok(self::ca()))), "KeyLost");
+        let before = [
+            Before::with(&object(Some(status)), None),
+            Before::with(&object(None), Some(ca.key_id().to_string())),
+        ];
+        for before in &before {
+            assert_eq!(reason(&judge(before, Ok(self::ca()))), "KeyLost");
+        }
+        assert_eq!(reason(&judge(&before[0], Ok(ca))), "Ready");
     }
 
     #[test]
@@ -332,7 +395,7 @@ mod tests {
         };
         let take = |data: &[(&str, String)], now| {
             let secret = secret(data);
-            let found = judge(&object(None), import(&secret, text(&secret, CERTIFICATE), now));
+            let found = judge(&Before::default(), import(&secret, text(&secret, CERTIFICATE), now));
             reason(&found).to_owned()
         };
         let good = [(CERTIFICATE, path(&mine)), (KEY, own_pem.clone())];

@@ -1,22 +1,29 @@
 //! `CertificateAuthority`: its key and certificate, its first CRL, and what others need of it.
 
-mod crl;
+mod crls;
+mod export;
+mod follow;
 mod keys;
 mod profile;
 mod renewal;
+mod signer;
 mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use certwave_core::model::ObjectRef;
-use certwave_crds::CertificateAuthority;
-use certwave_ledger::{CertificateKind, CertificateRecord};
-use certwave_pki::{CA_PARTITION, Publication, SubjectPublicKey};
+use certwave_core::revocation::Standing;
+use certwave_crds::{CertificateAuthority as Object, CrlObject};
+use certwave_ledger::{CertificateKind, CertificateRecord, SerialKey};
+use certwave_pki::{
+    CA_PARTITION, CertificateAuthority, FULL_PARTITION, Publication, PublicationError, SubjectPublicKey,
+};
 use certwave_protocol::ids::Fingerprint;
 use kube::runtime::controller::Action;
 
-pub(super) use crl::renew as renew_crls;
+pub(super) use export::{Export, kept as kept_crl, run as export_crls};
+pub use follow::follow_signers;
 pub(super) use keys::algorithm;
 
 use super::drive::{Reconciler, name};
@@ -24,7 +31,8 @@ use super::error::{Error, Result};
 use super::shared::Shared;
 use super::status::{Verdict, publish};
 use super::time::{now_ms, now_s};
-use crate::registry::IssuerEntry;
+use crate::publish::CrlFault;
+use crate::registry::{CrlPolicy, IssuerEntry};
 use keys::Found;
 
 const MANAGER: &str = "certwave-authority";
@@ -32,6 +40,9 @@ const MANAGER: &str = "certwave-authority";
 const WAITING: Duration = Duration::from_secs(5);
 /// How often a ready one is: its Secret may be gone.
 const READY: Duration = Duration::from_mins(2);
+
+/// A renewal that is due and does not happen is not tried more often.
+const SOONEST: Duration = Duration::from_secs(1);
 
 /// What others see of a CA.
 pub(super) enum AuthorityState {
@@ -44,10 +55,14 @@ pub(super) enum AuthorityState {
 /// A CA that issues.
 pub(super) struct Authority {
     pub(super) entry: IssuerEntry,
-    /// How long before `nextUpdate` its CRLs are made anew, seconds.
-    pub(super) crl_renew_before: i64,
+    /// The object that its CRLs are written into, too.
+    pub(super) export: Option<CrlObject>,
+    /// The one that holds CRLs of it, by its status.
+    pub(super) exported: Option<CrlObject>,
     /// How far certificates reach back unless a Fleet says otherwise.
     pub(super) backdate: Duration,
+    /// A CA above it is revoked, and not its own certificate: whoever checks the whole chain refuses what it issues.
+    pub(super) revoked_above: bool,
 }
 
 impl Authority {
@@ -70,17 +85,45 @@ impl PartialEq for AuthorityState {
                     && a.entry.ca.chain() == b.entry.ca.chain()
                     && a.entry.ca.root_der() == b.entry.ca.root_der()
                     && a.entry.ca.publication() == b.entry.ca.publication()
-                    && a.entry.crl_validity == b.entry.crl_validity
-                    && a.crl_renew_before == b.crl_renew_before
+                    && a.entry.crl == b.entry.crl
+                    && a.entry.revoked == b.entry.revoked
+                    && a.export == b.export
+                    && a.exported == b.exported
                     && a.backdate == b.backdate
+                    && a.revoked_above == b.revoked_above
             }
             _ => false,
         }
     }
 }
 
-/// Why a CA cannot be used; the caller names it.
+/// Why nobody gets a certificate from a CA that is revoked, or one above it.
+pub(super) fn revoked(object: &ObjectRef, field: &str) -> Verdict {
+    Verdict::no(
+        "CARevoked",
+        format!(
+            "the certificate of the CertificateAuthority {}, or of one above it, is revoked, so it issues nothing any more; let \
+             {field} name another one",
+            object.name
+        ),
+    )
+}
+
+/// A CA that issues, or why not; the caller names it.
 pub(super) fn ready<'a>(
+    state: Option<&'a AuthorityState>,
+    object: &ObjectRef,
+    field: &str,
+) -> std::result::Result<&'a Authority, Verdict> {
+    let authority = known(state, object, field)?;
+    if authority.entry.revoked {
+        return Err(revoked(object, field));
+    }
+    Ok(authority)
+}
+
+/// A CA with its key and certificate, revoked or not, or why it cannot be used; the caller names it.
+pub(super) fn known<'a>(
     state: Option<&'a AuthorityState>,
     object: &ObjectRef,
     field: &str,
@@ -110,11 +153,14 @@ pub(super) struct Authorities {
 }
 
 impl Reconciler for Authorities {
-    type Object = CertificateAuthority;
+    type Object = Object;
     const KIND: &'static str = "CertificateAuthority";
 
-    async fn reconcile(&self, object: Arc<CertificateAuthority>) -> Result<Action> {
+    async fn reconcile(&self, object: Arc<Object>) -> Result<Action> {
         let shared = &*self.shared;
+        if !shared.leads() {
+            return self.look(&object).await;
+        }
         let own = name(&*object);
         let found = match publication(&object, shared) {
             Ok(publication) => (keys::find(shared, &object, now_s()).await?, publication),
@@ -126,27 +172,28 @@ impl Reconciler for Authorities {
                     Some(publication) => ca.with_publication(publication),
                     None => *ca,
                 };
-                let entry = IssuerEntry {
-                    ca: Arc::new(ca),
-                    object: own.clone(),
-                    crl_validity: object.spec.crl.validity.as_secs(),
-                };
-                record(shared, &entry).await?;
-                shared.registry.add_issuer(&entry);
-                shared.ensure_crl(&entry, CA_PARTITION).await?;
-                let authority = Authority {
-                    entry,
-                    crl_renew_before: object.spec.crl.renew_before.as_secs(),
-                    backdate: object.spec.backdate.as_std(),
-                };
+                let authority = issuing(shared, &object, ca, Makes::Yes).await?;
+                first_crls(shared, &authority.entry).await?;
                 (AuthorityState::Ready(authority), None)
             }
             (Found::Waiting { verdict, request }, _) => (AuthorityState::NotReady(verdict), request),
         };
-        let crls = view::crls(&*shared.ledger, &state).await?;
-        let status = view::status(&object, &state, request, crls, now_s());
+        let signer = signer::keep(shared, &object, &state, now_s()).await?;
+        let mut aspects = crls::aspects(shared, &object, &state);
+        aspects.extend(signer.expiring.map(|verdict| ("OCSPSignerExpiring", verdict)));
+        let crls = crls::shown(shared, &object, &state);
+        let shown = view::Shown {
+            request,
+            crls,
+            crl_object: crls::object(shared, &object),
+            signer: signer.status,
+            aspects,
+        };
+        let status = view::status(&object, &state, shown, now_s());
+        crls::tell(shared, &object, &status).await;
         if let (AuthorityState::Ready(_), Some(end)) = (&state, &status.not_after) {
-            shared.show_authority_end(&own, Some(end.0.as_second()));
+            let begin = status.not_before.as_ref().map_or(0, |begin| begin.0.as_second());
+            shared.metrics.authorities.show(&own, begin, end.0.as_second());
         }
         publish(
             &shared.api(&own.namespace),
@@ -158,7 +205,7 @@ impl Reconciler for Authorities {
         .await?;
         // Only now: whoever issues by this CA may rely on its key id standing in its status.
         let wait = if matches!(state, AuthorityState::Ready(_)) {
-            READY
+            signer.due_in.map_or(READY, |due| due.clamp(SOONEST, READY))
         } else {
             WAITING
         };
@@ -168,7 +215,9 @@ impl Reconciler for Authorities {
 
     async fn forget(&self, object: &ObjectRef) -> Result<()> {
         self.shared.authorities.set(object, None);
-        self.shared.show_authority_end(object, None);
+        if self.shared.leads() {
+            self.shared.metrics.authorities.forget(object);
+        }
         Ok(())
     }
 
@@ -177,34 +226,169 @@ impl Reconciler for Authorities {
     }
 }
 
+impl Authorities {
+    /// Takes a CA over as the controller's holder shows it, and makes nothing.
+    async fn look(&self, object: &Object) -> Result<Action> {
+        let shared = &*self.shared;
+        let shown = object.status.as_ref().and_then(|status| status.key_id.as_ref());
+        let state = match (publication(object, shared), shown) {
+            (Err(verdict), _) => AuthorityState::NotReady(verdict),
+            (Ok(_), None) => AuthorityState::NotReady(said(object)),
+            (Ok(publication), Some(key_id)) => match keys::look(shared, object, now_s()).await? {
+                Found::Waiting { verdict, .. } => AuthorityState::NotReady(verdict),
+                Found::Ready(ca) if ca.key_id().to_string() != *key_id => {
+                    AuthorityState::NotReady(Verdict::no("NotReadYet", "its Secret has another key than its status"))
+                }
+                Found::Ready(ca) => {
+                    let ca = match publication {
+                        Some(publication) => ca.with_publication(publication),
+                        None => *ca,
+                    };
+                    AuthorityState::Ready(issuing(shared, object, ca, Makes::No).await?)
+                }
+            },
+        };
+        let wait = match state {
+            AuthorityState::Ready(_) => READY,
+            AuthorityState::NotReady(_) => WAITING,
+        };
+        shared.authorities.set(&name(object), Some(state));
+        Ok(Action::requeue(wait))
+    }
+}
+
+/// Why a CA without a key is not ready, as its object says.
+fn said(object: &Object) -> Verdict {
+    let conditions = object.status.iter().flat_map(|status| &status.conditions);
+    let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
+    match ready.filter(|condition| condition.observed_generation == object.metadata.generation) {
+        Some(condition) => Verdict::no(&condition.reason, condition.message.clone()),
+        None => Verdict::no("NotReadYet", "it has not been looked at yet"),
+    }
+}
+
+/// Whether this part's holder makes CAs, or only uses them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Makes {
+    Yes,
+    No,
+}
+
+/// A CA with its key and certificate, as others see it.
+async fn issuing(shared: &Shared, object: &Object, ca: CertificateAuthority, makes: Makes) -> Result<Authority> {
+    let crl = &object.spec.crl;
+    let mut entry = IssuerEntry {
+        ca: Arc::new(ca),
+        object: name(object),
+        crl: CrlPolicy {
+            validity: crl.validity.as_secs(),
+            renew_before: crl.renew_before.as_secs(),
+            complete_every: crl.delta.as_ref().map(|delta| delta.complete_every.as_secs()),
+        },
+        revoked: false,
+    };
+    let certificate = certificate(&entry)?;
+    let key = SerialKey {
+        issuer: certificate.issuer.clone(),
+        serial: certificate.serial.clone(),
+    };
+    if makes == Makes::Yes {
+        shared.ledger.record(shared.epoch, certificate).await?;
+        let key_id = entry.ca.key_id().to_string();
+        if shared.ledger.authority_key(&entry.object).await?.as_ref() != Some(&key_id) {
+            let object = entry.object.clone();
+            shared.ledger.note_authority_key(shared.epoch, object, key_id).await?;
+        }
+    }
+    let own_revoked = is_revoked(shared, &key).await?;
+    let revoked_above = !own_revoked && is_revoked_above(shared, &entry.ca).await?;
+    entry.revoked = own_revoked || revoked_above;
+    shared.registry.add_issuer(&entry);
+    Ok(Authority {
+        entry,
+        export: export::target(object),
+        exported: object.status.as_ref().and_then(|status| status.crl_object.clone()),
+        backdate: object.spec.backdate.as_std(),
+        revoked_above,
+    })
+}
+
 /// Where this CA publishes: as its object says, else at this controller's own base URL, if there is one.
-fn publication(object: &CertificateAuthority, shared: &Shared) -> std::result::Result<Option<Publication>, Verdict> {
+fn publication(object: &Object, shared: &Shared) -> std::result::Result<Option<Publication>, Verdict> {
     let base = object
         .spec
         .publication
         .as_ref()
         .map(|p| &p.base_url)
         .or(shared.publication_base.as_ref());
-    base.map(|base| Publication::new(base))
+    let publish = |base: &String| {
+        let publication = Publication::new(base)?;
+        Ok(if signer::wanted(shared, object) {
+            publication.with_ocsp()
+        } else {
+            publication
+        })
+    };
+    base.map(publish)
         .transpose()
-        .map_err(|e| Verdict::no("InvalidPublication", e.to_string()))
+        .map_err(|e: PublicationError| Verdict::no("InvalidPublication", e.to_string()))
 }
 
-/// Tells the ledger of the CA's certificate.
-async fn record(shared: &Shared, entry: &IssuerEntry) -> Result<()> {
-    let der = entry.ca.certificate_der();
-    let unreadable = |e: certwave_pki::ParseError| Error::Pki {
+/// The CRLs that every CA has. A restored ledger makes none yet, and those of before are still served.
+async fn first_crls(shared: &Shared, entry: &IssuerEntry) -> Result<()> {
+    for scope in [CA_PARTITION, FULL_PARTITION] {
+        match shared.publisher.ensure(entry, scope).await {
+            Ok(()) | Err(CrlFault::Restored) => {}
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a CA's certificate was revoked by a person.
+async fn is_revoked(shared: &Shared, key: &SerialKey) -> Result<bool> {
+    let marked = shared.ledger.marked_certificate(key).await?;
+    Ok(marked.is_some_and(|marked| matches!(marked.standing, Standing::Revoked { .. })))
+}
+
+/// Whether one of the certificates between the CA and its root was revoked by a person, as far as it was issued here.
+async fn is_revoked_above(shared: &Shared, ca: &CertificateAuthority) -> Result<bool> {
+    let above: Vec<_> = ca.issuing_chain().skip(1).chain(ca.root_der()).collect();
+    for pair in above.windows(2) {
+        let parse = |der| certwave_pki::parse_certificate_info(der).map_err(|error| unreadable(&error));
+        let key = SerialKey {
+            issuer: parse(pair[1])?.key_id.to_string(),
+            serial: parse(pair[0])?.serial,
+        };
+        if is_revoked(shared, &key).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn unreadable(error: &certwave_pki::ParseError) -> Error {
+    Error::Pki {
         what: "the CA's certificate",
-        why: e.to_string(),
-        category: e.category(),
-    };
-    let info = certwave_pki::parse_certificate_info(der).map_err(unreadable)?;
+        why: error.to_string(),
+        category: error.category(),
+    }
+}
+
+/// The CA's certificate as the ledger has it.
+fn certificate(entry: &IssuerEntry) -> Result<CertificateRecord> {
+    let der = entry.ca.certificate_der();
+    let info = certwave_pki::parse_certificate_info(der).map_err(|error| unreadable(&error))?;
     let issuer = match entry.ca.issuing_chain().nth(1).or(entry.ca.root_der()) {
-        Some(above) => certwave_pki::parse_certificate_info(above).map_err(unreadable)?.key_id,
+        Some(above) => {
+            certwave_pki::parse_certificate_info(above)
+                .map_err(|error| unreadable(&error))?
+                .key_id
+        }
         None => entry.ca.key_id().clone(),
     };
     let key: &SubjectPublicKey = entry.ca.public_key();
-    let certificate = CertificateRecord {
+    Ok(CertificateRecord {
         fingerprint: Fingerprint::of(der),
         serial: info.serial,
         issuer: issuer.to_string(),
@@ -219,6 +403,5 @@ async fn record(shared: &Shared, entry: &IssuerEntry) -> Result<()> {
         job: None,
         der: der.to_vec(),
         issued_at: now_ms(),
-    };
-    Ok(shared.ledger.record(shared.epoch, certificate).await?)
+    })
 }

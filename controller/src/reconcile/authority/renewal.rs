@@ -4,6 +4,7 @@
 //! and CRLs stay where they are.
 
 use certwave_crds::{CertificateAuthority as Object, SubordinateSource};
+use certwave_ledger::SerialKey;
 use certwave_pki::{CertificateAuthority, CertificateInfo, PrivateKey, parse_certificate_info_pem};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -12,7 +13,7 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
 use super::keys::{above, path};
-use super::{MANAGER, profile, ready};
+use super::{MANAGER, is_revoked, profile, ready};
 use crate::reconcile::error::Result;
 use crate::reconcile::secrets::{self, CERTIFICATE, KEY};
 use crate::reconcile::shared::Shared;
@@ -33,6 +34,14 @@ pub(super) async fn renewed(
     let Ok(issuer) = ready(state.as_deref(), &above(object, source), "spec.subordinate.issuerRef") else {
         return Ok(secret);
     };
+    // A new certificate for the same key would undo the revocation.
+    let present = SerialKey {
+        issuer: issuer.entry.ca.key_id().to_string(),
+        serial: info.serial.clone(),
+    };
+    if is_revoked(shared, &present).await? {
+        return Ok(secret);
+    }
     let signed = match issuer.entry.ca.subordinate(key, &profile::profile(object), now) {
         Ok(signed) => signed,
         Err(error) => {

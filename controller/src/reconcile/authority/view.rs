@@ -1,35 +1,14 @@
 //! A CA's status.
 
-use certwave_crds::{CertificateAuthority, CertificateAuthorityStatus, CrlStatus};
-use certwave_ledger::Ledger;
+use certwave_crds::{CertificateAuthority, CertificateAuthorityStatus, CrlObject, CrlStatus, OcspSignerStatus};
 use certwave_pki::{CertificateInfo, certificates_to_pem, parse_certificate_info};
 
 use super::{AuthorityState, keys};
-use crate::reconcile::error::Result;
 use crate::reconcile::status::{Verdict, condition};
 use crate::reconcile::time::time;
 
-/// As many CRLs as the status shows: those that end last.
-const SHOWN: usize = 50;
 /// Seconds.
 const YEAR: i64 = 365 * 86_400;
-
-/// The CRLs to show, newest partitions first. `nextUpdate` is left out: it would change the status with every renewal.
-pub(super) async fn crls(ledger: &dyn Ledger, state: &AuthorityState) -> Result<Vec<CrlStatus>> {
-    let AuthorityState::Ready(authority) = state else {
-        return Ok(Vec::new());
-    };
-    let mut numbers = ledger.crl_numbers(&authority.entry.ca.key_id().to_string()).await?;
-    numbers.sort_by(|a, b| b.0.cmp(&a.0));
-    let shown = numbers.into_iter().take(SHOWN);
-    Ok(shown
-        .map(|(partition, number)| CrlStatus {
-            partition,
-            number: i64::try_from(number).unwrap_or(i64::MAX),
-            next_update: None,
-        })
-        .collect())
-}
 
 /// Whether the certificate's end is near: a third of its life, and not more than a year. Where it renews itself that is long done.
 fn ending(object: &CertificateAuthority, info: &CertificateInfo, now: i64) -> Verdict {
@@ -54,14 +33,32 @@ fn ending(object: &CertificateAuthority, info: &CertificateInfo, now: i64) -> Ve
     )
 }
 
+/// What a status shows besides the CA itself.
+pub(super) struct Shown {
+    /// The request to be signed outside, PEM.
+    pub(super) request: Option<String>,
+    pub(super) crls: Vec<CrlStatus>,
+    /// The object that holds CRLs, too.
+    pub(super) crl_object: Option<CrlObject>,
+    pub(super) signer: Option<OcspSignerStatus>,
+    /// Conditions besides those of the CA itself.
+    pub(super) aspects: Vec<(&'static str, Verdict)>,
+}
+
 /// The whole status. What was known of a CA that is not ready now stays: a lost key must be recognised after a restart.
 pub(super) fn status(
     object: &CertificateAuthority,
     state: &AuthorityState,
-    request: Option<String>,
-    crls: Vec<CrlStatus>,
+    shown: Shown,
     now: i64,
 ) -> CertificateAuthorityStatus {
+    let Shown {
+        request,
+        crls,
+        crl_object,
+        signer,
+        aspects,
+    } = shown;
     let before = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
     let mut conditions = vec![condition(
@@ -71,14 +68,28 @@ pub(super) fn status(
         &before.conditions,
         now,
     )];
+    let more = aspects
+        .iter()
+        .map(|(kind, verdict)| condition(kind, verdict, generation, &before.conditions, now));
+    conditions.extend(more);
     let AuthorityState::Ready(authority) = state else {
         return CertificateAuthorityStatus {
+            ocsp_signer: signer,
             csr: request.or(before.csr),
+            crls,
+            crl_object,
             observed_generation: generation,
             conditions,
             ..before
         };
     };
+    if authority.entry.revoked && !authority.revoked_above {
+        let verdict = Verdict::yes(
+            "Revoked",
+            "a person has revoked the CA's certificate: its issuer's CRL says so",
+        );
+        conditions.push(condition("Revoked", &verdict, generation, &before.conditions, now));
+    }
     let ca = &authority.entry.ca;
     let info = parse_certificate_info(ca.certificate_der()).ok();
     if let Some(info) = &info {
@@ -96,6 +107,8 @@ pub(super) fn status(
         serial: info.as_ref().map(|info| info.serial.clone()),
         sha256: info.map(|info| info.sha256),
         crls,
+        crl_object,
+        ocsp_signer: signer,
         observed_generation: generation,
         conditions,
     }

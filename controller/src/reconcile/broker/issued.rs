@@ -16,6 +16,7 @@ use secrecy::ExposeSecret as _;
 
 use super::Purpose;
 use super::credential::Credential;
+use crate::clock::{TOLERANCE_S, dating};
 use crate::reconcile::authority::Authority;
 use crate::reconcile::error::{Error, Result};
 use crate::reconcile::secrets::{self, ANCHORS, CERTIFICATE, Content, KEY};
@@ -54,12 +55,17 @@ impl Wanted<'_> {
 }
 
 /// Why a certificate is issued; `None`: the one that is there stays.
-fn reason_to_issue(request: &str, secret: Option<&Secret>, readable: bool, now: i64) -> Option<&'static str> {
+/// `begins` is when the one that is there does, if it can be read; times are Unix seconds.
+fn reason_to_issue(request: &str, secret: Option<&Secret>, begins: Option<i64>, now: i64) -> Option<&'static str> {
     let Some(secret) = secret else {
         return Some("first");
     };
-    if !readable {
+    let Some(begins) = begins else {
         return Some("unreadable");
+    };
+    // Made by a clock that was wrong.
+    if begins > now.saturating_add(TOLERANCE_S) {
+        return Some("not valid yet");
     }
     if secrets::annotation(secret, REQUEST) != Some(request) {
         return Some("changed");
@@ -91,13 +97,25 @@ pub(super) async fn keep(
         return Ok(Err(Verdict::no("SecretInUse", message)));
     }
     let there = secret.as_ref().map(Credential::read);
-    let readable = matches!(there, Some(Ok(_)));
+    let begins = match &there {
+        Some(Ok(credential)) => Some(credential.info.not_before),
+        _ => None,
+    };
     let request = wanted.request();
-    let Some(reason) = reason_to_issue(&request, secret.as_ref(), readable, now) else {
+    let Some(reason) = reason_to_issue(&request, secret.as_ref(), begins, now) else {
         return Ok(there.unwrap_or_else(|| Err(Verdict::no("SecretNotFound", "the Secret is gone"))));
     };
     tracing::info!(broker = broker.spec.id, purpose = ?wanted.purpose, reason, "issuing a certificate");
-    let content = match issue(shared, broker, &wanted, &request, owner, now).await {
+    let issued = if wanted.issuer.entry.revoked {
+        Err(Error::Pki {
+            what: "a broker's certificate",
+            why: "the CA's certificate is revoked; let spec.issuerRef name another one".to_owned(),
+            category: "ca-revoked",
+        })
+    } else {
+        issue(shared, broker, &wanted, &request, owner, now).await
+    };
+    let content = match issued {
         Ok(content) => content,
         Err(Error::Pki { why, category, .. }) => {
             let message = format!("the CA cannot issue the certificate for {}: {why}", wanted.secret);
@@ -144,7 +162,7 @@ async fn issue(
     };
     let issued = entry
         .ca
-        .issue(&leaf, now)
+        .issue(&leaf, dating() / 1000)
         .map_err(|e| fault(e.to_string(), e.category()))?;
     let record = CertificateRecord {
         fingerprint: Fingerprint::of(&issued.der),
@@ -204,14 +222,27 @@ mod tests {
     #[test]
     fn a_certificate_is_issued_once_and_again_only_with_a_reason() {
         const NOW: i64 = 1_790_000_000;
+        const BEGAN: Option<i64> = Some(NOW - 60);
         let later = Timestamp::from_second(NOW + 1).unwrap_or_default().to_string();
         let good = secret("r", &later);
-        assert_eq!(reason_to_issue("r", None, false, NOW), Some("first"));
-        assert_eq!(reason_to_issue("r", Some(&good), true, NOW), None);
-        assert_eq!(reason_to_issue("r", Some(&good), false, NOW), Some("unreadable"));
-        assert_eq!(reason_to_issue("other", Some(&good), true, NOW), Some("changed"));
-        assert_eq!(reason_to_issue("r", Some(&good), true, NOW + 1), Some("due"));
-        assert_eq!(reason_to_issue("r", Some(&secret("r", "soon")), true, NOW), Some("due"));
+        assert_eq!(reason_to_issue("r", None, None, NOW), Some("first"));
+        assert_eq!(reason_to_issue("r", Some(&good), BEGAN, NOW), None);
+        assert_eq!(reason_to_issue("r", Some(&good), None, NOW), Some("unreadable"));
+        assert_eq!(reason_to_issue("other", Some(&good), BEGAN, NOW), Some("changed"));
+        assert_eq!(reason_to_issue("r", Some(&good), BEGAN, NOW + 1), Some("due"));
+        assert_eq!(
+            reason_to_issue("r", Some(&secret("r", "soon")), BEGAN, NOW),
+            Some("due")
+        );
+    }
+
+    #[test]
+    fn what_a_wrong_clock_has_dated_ahead_is_issued_anew() {
+        const NOW: i64 = 1_790_000_000;
+        let never_due = secret("r", "2100-01-01T00:00:00Z");
+        let reason = |begins| reason_to_issue("r", Some(&never_due), Some(begins), NOW);
+        assert_eq!(reason(NOW + 365 * 86_400), Some("not valid yet"));
+        assert_eq!(reason(NOW + TOLERANCE_S), None, "it is soon");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `Broker`: what the controller needs to connect to it and to sign what devices are told.
 
 mod credential;
+mod door;
 mod issued;
 mod resolve;
 mod view;
@@ -22,9 +23,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::drive::{Reconciler, name};
 use super::error::Result;
-use super::shared::Shared;
+use super::shared::{KnownBroker, Shared};
 use super::status::{Verdict, publish};
 use super::time::now_s;
+use crate::door::DoorSettings;
 use crate::registry::BrokerEntry;
 use credential::Credential;
 
@@ -68,6 +70,8 @@ struct Resolved {
     port: u16,
     /// The claims' listener, where it is another one.
     claims: Option<(String, u16)>,
+    nodes: usize,
+    door: DoorSettings,
     trust: Vec<CertificateDer<'static>>,
     client: Credential,
     control: Credential,
@@ -95,14 +99,11 @@ impl Reconciler for Brokers {
             Ok(resolved) => BrokerState::Ready(usable(&object.spec, resolved)),
             Err(verdict) => BrokerState::NotReady(verdict.clone()),
         };
-        let links = object
-            .spec
-            .id
-            .parse()
-            .map(|id| (shared.registry.link(&id), shared.registry.claims_link(&id)))
-            .unwrap_or_default();
-        let status = view::status(&object, &state, resolved.as_ref().ok(), &links, now_s());
+        let seen = object.spec.id.parse().map(|id| view::Seen::of(&shared.registry, &id));
+        let seen = seen.unwrap_or_default();
+        let status = view::status(&object, &state, resolved.as_ref().ok(), &seen, now_s());
         if let Ok(resolved) = resolved {
+            self.show_certificates(&own, &resolved);
             self.connect(&own, resolved);
         } else if let Some(BrokerState::Ready(before)) = shared.brokers.get(&own).as_deref() {
             shared.registry.set_broker(before.id.clone(), None);
@@ -129,15 +130,47 @@ impl Reconciler for Brokers {
             self.shared.registry.set_broker(before.id.clone(), None);
         }
         self.shared.brokers.set(object, None);
+        self.shared.known_brokers.set(object, None);
+        self.shared.metrics.brokers.forget(object);
         Ok(())
     }
 
     fn knows(&self, object: &ObjectRef) -> bool {
         self.shared.brokers.get(object).is_some()
     }
+
+    fn is_mine(&self, object: &Broker) -> bool {
+        // The API server lets no other id in.
+        let Ok(id) = object.spec.id.parse::<BrokerId>() else {
+            return self.shared.leads();
+        };
+        let mine = self.shared.is_home(Some(&id));
+        let (abilities, reads_crls) = door::declared(object);
+        let known = KnownBroker {
+            id,
+            abilities,
+            reads_crls,
+        };
+        self.shared.known_brokers.set(&name(object), Some(known));
+        mine
+    }
 }
 
 impl Brokers {
+    fn show_certificates(&self, object: &ObjectRef, resolved: &Resolved) {
+        let all = [
+            ("client", Some(&resolved.client)),
+            ("control", Some(&resolved.control)),
+            ("server", resolved.server.as_ref()),
+        ];
+        for (purpose, credential) in all {
+            if let Some(info) = credential.map(|credential| &credential.info) {
+                let metrics = &self.shared.metrics.brokers;
+                metrics.show_certificate(object, purpose, (info.not_before, info.not_after));
+            }
+        }
+    }
+
     /// Hands the broker to the engine, unless it has it like this already: a new entry may mean a new connection.
     fn connect(&self, object: &ObjectRef, resolved: Resolved) {
         let version = version(&resolved);
@@ -172,6 +205,8 @@ impl Brokers {
                 client_key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(resolved.client.key.to_vec())),
                 control_key,
                 control_chain: resolved.control.chain.iter().map(|der| Der(der.to_vec())).collect(),
+                nodes: resolved.nodes,
+                door: resolved.door,
                 version,
             }),
         );
@@ -209,7 +244,11 @@ fn usable(spec: &BrokerSpec, resolved: &Resolved) -> Usable {
 
 /// Changes when the connection, or what signs, changes.
 fn version(resolved: &Resolved) -> String {
-    let mut all = format!("{}:{}\n{:?}\n", resolved.host, resolved.port, resolved.claims).into_bytes();
+    let mut all = format!(
+        "{}:{}\n{:?}\n{} {:?}\n",
+        resolved.host, resolved.port, resolved.claims, resolved.nodes, resolved.door
+    )
+    .into_bytes();
     for der in resolved
         .trust
         .iter()

@@ -13,8 +13,8 @@ use rustls_pki_types::CertificateDer;
 
 use super::credential::Credential;
 use super::issued::{Wanted, keep};
-use super::{Purpose, Resolved};
-use crate::reconcile::authority::{Authority, ready};
+use super::{Purpose, Resolved, door};
+use crate::reconcile::authority::{Authority, known};
 use crate::reconcile::error::Result;
 use crate::reconcile::secrets::{self, ANCHORS};
 use crate::reconcile::shared::Shared;
@@ -63,7 +63,7 @@ pub(super) async fn resolve(
     let issuer_name = spec.issuer_ref.as_ref().map(|reference| local(broker, reference));
     let state = issuer_name.as_ref().and_then(|object| shared.authorities.get(object));
     let issuer = match &issuer_name {
-        Some(object) => Some(verdict!(ready(state.as_deref(), object, "spec.issuerRef"))),
+        Some(object) => Some(verdict!(known(state.as_deref(), object, "spec.issuerRef"))),
         None => None,
     };
     let own = Own {
@@ -84,11 +84,14 @@ pub(super) async fn resolve(
             .await?
     );
     let server = verdict!(own.server().await?);
+    let door = verdict!(door::settings(shared, broker).await?);
     Ok(Ok(Resolved {
         id,
         host,
         port,
         claims,
+        nodes: usize::try_from(spec.nodes).unwrap_or(1),
+        door,
         trust,
         client,
         control,
@@ -123,7 +126,7 @@ async fn trust(
             let object = local(broker, reference);
             let state = shared.authorities.get(&object);
             return Ok(
-                ready(state.as_deref(), &object, "spec.trust.issuerRef").map(|authority| vec![authority.anchor()])
+                known(state.as_deref(), &object, "spec.trust.issuerRef").map(|authority| vec![authority.anchor()])
             );
         }
         (_, Some(reference), _) => {

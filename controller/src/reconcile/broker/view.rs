@@ -1,23 +1,44 @@
 //! A broker's status.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use certwave_crds::{Broker, BrokerStatus, CertificateStatus};
+use certwave_core::door::Node;
+use certwave_crds::{Broker, BrokerNode, BrokerStatus, CertificateStatus, LoadedCrl};
 use certwave_pki::CertificateInfo;
-use certwave_protocol::ids::Fingerprint;
+use certwave_protocol::ids::{BrokerId, Fingerprint};
 
 use super::credential::Credential;
 use super::{BrokerState, Resolved};
-use crate::reconcile::status::{Verdict, condition, shorten};
+use crate::door::DoorView;
+use crate::reconcile::status::{Verdict, condition, door_current, shorten};
 use crate::reconcile::time::time;
-use crate::registry::Link;
+use crate::registry::{Link, Registry};
+
+/// What the engine has seen of a broker.
+#[derive(Default)]
+pub(super) struct Seen {
+    link: Link,
+    claims: Link,
+    door: Option<Arc<DoorView>>,
+}
+
+impl Seen {
+    pub(super) fn of(registry: &Registry, id: &BrokerId) -> Self {
+        Self {
+            link: registry.link(id),
+            claims: registry.claims_link(id),
+            door: registry.door_view(id),
+        }
+    }
+}
 
 /// The whole status.
 pub(super) fn status(
     object: &Broker,
     state: &BrokerState,
     resolved: Option<&Resolved>,
-    (link, claims): &(Link, Link),
+    Seen { link, claims, door }: &Seen,
     now: i64,
 ) -> BrokerStatus {
     let before = object.status.clone().unwrap_or_default();
@@ -48,6 +69,10 @@ pub(super) fn status(
             now,
         ));
     }
+    let current = door_current(resolved.map(|resolved| &resolved.door), door.as_deref());
+    if let Some(verdict) = current {
+        conditions.push(condition("DoorCurrent", &verdict, generation, &before.conditions, now));
+    }
     let shown = |credential: &Credential| certificate(&credential.info);
     let anchors: BTreeSet<String> = resolved
         .into_iter()
@@ -59,6 +84,7 @@ pub(super) fn status(
         control_certificate: resolved.map(|r| shown(&r.control)),
         client_certificate: resolved.map(|r| shown(&r.client)),
         server_certificate: resolved.and_then(|r| r.server.as_ref()).map(shown),
+        nodes: door.iter().flat_map(|door| &door.nodes).take(100).map(node).collect(),
         anchors: anchors.into_iter().take(32).collect(),
         last_error: link
             .error
@@ -80,6 +106,21 @@ fn connection(usable: bool, link: &Link) -> Verdict {
     }
 }
 
+/// What a node says of its door.
+fn node(node: &Node) -> BrokerNode {
+    let crl = |((issuer, partition), number): (&(String, String), &u64)| LoadedCrl {
+        issuer: issuer.clone(),
+        partition: partition.clone(),
+        number: i64::try_from(*number).unwrap_or(i64::MAX),
+    };
+    BrokerNode {
+        name: node.name.clone(),
+        last_report: Some(time(node.heard / 1000)),
+        crls: node.loaded.iter().take(32).map(crl).collect(),
+        error: node.error.as_deref().map(|error| shorten(error, 512)),
+    }
+}
+
 fn certificate(info: &CertificateInfo) -> CertificateStatus {
     CertificateStatus {
         serial: Some(info.serial.clone()),
@@ -87,5 +128,7 @@ fn certificate(info: &CertificateInfo) -> CertificateStatus {
         not_before: Some(time(info.not_before)),
         not_after: Some(time(info.not_after)),
         issuer: None,
+        public_key: None,
+        standing: None,
     }
 }

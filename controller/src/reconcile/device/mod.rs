@@ -1,35 +1,51 @@
 //! `DeviceCertificate`: what objects declare goes into the ledger, in batches, as the watch shows it.
 
+mod deletion;
+mod home;
+mod revocation;
+mod seen;
 mod waiting;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use certwave_core::model::{Identity, ObjectRef};
 use certwave_crds::DeviceCertificate;
 use certwave_ledger::{Declaration, Declared, FleetKey, LedgerError};
-use certwave_protocol::ids::BrokerId;
+use certwave_protocol::ids::{BrokerId, DeviceId};
 use futures::StreamExt;
 use kube::ResourceExt;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use tokio::sync::mpsc;
 
+use crate::notice::Notice;
+
 use super::drive::{backoff, name};
 use super::error::{Error, Result};
-use super::projection::{Show, digest_of, lasting};
+use super::projection::Show;
 use super::shared::Shared;
 use super::status::Verdict;
 use super::time::now_ms;
 use super::views::{Key, Views, digest};
+use deletion::Deletion;
+use home::{MOVING, Whose, fleet_of};
+use revocation::Said;
+pub(super) use revocation::{act, invalid_since, reason};
 use waiting::{News, Pages, Waiting};
 
 /// Objects in one page of a list, and in one transaction.
 const BATCH: usize = 500;
 
-/// Watches for ever.
-pub(super) async fn run(shared: Arc<Shared>, views: Arc<Views>, show: mpsc::Sender<Show>) -> Result<()> {
+/// Watches for ever, once the ledger is complete.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    views: Arc<Views>,
+    show: mpsc::Sender<Show>,
+    tell: mpsc::Sender<Notice>,
+) -> Result<()> {
+    shared.whole().await;
     let config = watcher::Config::default().page_size(500);
     let stream = watch(shared.api_all::<DeviceCertificate>(), config).default_backoff();
     let mut events = std::pin::pin!(stream.ready_chunks(BATCH));
@@ -37,8 +53,11 @@ pub(super) async fn run(shared: Arc<Shared>, views: Arc<Views>, show: mpsc::Send
         shared: Arc::clone(&shared),
         views,
         show,
+        tell,
         pass: 0,
         refused: HashMap::new(),
+        moving: Vec::new(),
+        revoking: HashSet::new(),
     };
     let mut waiting = Waiting::new(&shared);
     loop {
@@ -47,6 +66,7 @@ pub(super) async fn run(shared: Arc<Shared>, views: Arc<Views>, show: mpsc::Send
                 Some(chunk) => intake.take(chunk, &mut waiting).await?,
                 None => return Err(Error::Ended("DeviceCertificate")),
             },
+            () = tokio::time::sleep(MOVING), if !intake.moving.is_empty() => intake.again(&mut waiting).await?,
             news = waiting.next(&shared) => match news {
                 News::Ready(fleet) => {
                     let listed = intake.take_over(&fleet, &mut waiting).await;
@@ -80,10 +100,26 @@ struct Intake {
     shared: Arc<Shared>,
     views: Arc<Views>,
     show: mpsc::Sender<Show>,
+    /// What people should hear of.
+    tell: mpsc::Sender<Notice>,
     /// Counts listings.
     pass: u16,
     /// Objects that were refused, by the identity that another one holds: they get their turn when it goes.
     refused: HashMap<Identity, Vec<ObjectRef>>,
+    /// Objects that another broker's holder has to let go of first.
+    moving: Vec<ObjectRef>,
+    /// Objects of which the ledger has a revocation or hold that they declare: when they do no more, it must hear of it.
+    revoking: HashSet<Key>,
+}
+
+/// What an object declares.
+struct Taken {
+    key: Key,
+    /// The digest.
+    declared: u64,
+    declaration: Declaration,
+    /// Of its revocation, if it says anything or did before.
+    said: Option<Said>,
 }
 
 impl Intake {
@@ -99,7 +135,7 @@ impl Intake {
                 Ok(Event::Apply(object) | Event::InitApply(object)) => batch.push(object),
                 Ok(Event::Delete(object)) => {
                     self.apply(std::mem::take(&mut batch), waiting).await?;
-                    self.delete(&name(&object), waiting).await?;
+                    self.delete(&name(&object), Deletion::Witnessed, waiting).await?;
                 }
                 Ok(Event::Init) => {
                     self.apply(std::mem::take(&mut batch), waiting).await?;
@@ -117,59 +153,88 @@ impl Intake {
 
     /// Declares objects that are new or changed.
     async fn apply(&mut self, objects: Vec<DeviceCertificate>, waiting: &mut Waiting) -> Result<()> {
-        let mut declarations: Vec<(Key, u64, Declaration)> = Vec::new();
+        let mut taken: Vec<Taken> = Vec::new();
         for object in objects {
             let own = name(&object);
             let (key, declared) = (Key::of(&own), declared_digest(&object));
+            match self.whose(key, &own, &object).await? {
+                Whose::Mine => {}
+                Whose::Anothers => continue,
+                Whose::Open => {
+                    // Perhaps its Fleet is only late.
+                    if self.shared.broker().is_some() {
+                        waiting.add(fleet_of(&own, &object));
+                    }
+                    continue;
+                }
+            }
             self.recall(key, &own, &object).await;
             let view = self.see(key, &object);
             if view.declared == declared || object.metadata.deletion_timestamp.is_some() {
                 continue;
             }
-            let fleet = FleetKey {
-                namespace: own.namespace.clone(),
-                name: object.spec.fleet_ref.name.clone(),
-            };
+            let fleet = fleet_of(&own, &object);
             // The API server lets no other deviceId in.
-            let Ok(device) = object.spec.device_id.parse() else {
+            let Ok(device) = object.spec.device_id.parse::<DeviceId>() else {
                 continue;
             };
+            let speaks = object.spec.revocation.is_some() || self.revoking.contains(&key);
+            let said = speaks.then(|| Said::of(&object, now_ms()));
             let Some(broker) = self.broker(&fleet) else {
+                // A fleet that is not ready must not keep a stolen device in.
+                if let Some(said) = &said {
+                    self.revoke_known(&own, &device, said).await?;
+                }
                 waiting.add(fleet);
                 continue;
             };
-            let identity = Identity { broker, device };
-            // Twice in one batch: the later one counts.
-            declarations.retain(|(other, ..)| *other != key);
-            let declaration = Declaration {
-                identity,
-                uid: object.uid().unwrap_or_default(),
-                fleet: fleet.name,
-                labels: object.spec.labels,
-                reenrol: object.spec.reenrol.map(|reenrol| reenrol.permit),
-                object: own,
+            let Some(declaration) = declaration(&object, broker) else {
+                continue;
             };
-            declarations.push((key, declared, declaration));
+            // Twice in one batch: the later one counts.
+            taken.retain(|other| other.key != key);
+            taken.push(Taken {
+                key,
+                declared,
+                declaration,
+                said,
+            });
         }
-        while !declarations.is_empty() {
-            let batch: Vec<_> = declarations.drain(..declarations.len().min(BATCH)).collect();
+        while !taken.is_empty() {
+            let batch: Vec<_> = taken.drain(..taken.len().min(BATCH)).collect();
             self.declare(batch).await?;
         }
         Ok(())
     }
 
-    async fn declare(&mut self, batch: Vec<(Key, u64, Declaration)>) -> Result<()> {
-        let declarations: Vec<Declaration> = batch.iter().map(|(.., declaration)| declaration.clone()).collect();
+    async fn declare(&mut self, batch: Vec<Taken>) -> Result<()> {
+        for taken in &batch {
+            if let Some(said) = &taken.said {
+                self.take_revocation(&taken.declaration, said).await?;
+            }
+        }
+        let declarations: Vec<Declaration> = batch.iter().map(|taken| taken.declaration.clone()).collect();
         let ledger = &self.shared.ledger;
         let answers = persist(&self.shared, || {
             ledger.declare(self.shared.epoch, now_ms(), declarations.clone())
         })
         .await?;
         let mut news = false;
-        for ((key, declared, declaration), answer) in batch.into_iter().zip(answers) {
-            self.views.touch(key, |view| view.declared = declared);
+        for (taken, answer) in batch.into_iter().zip(answers) {
+            let declaration = taken.declaration;
+            self.views.touch(taken.key, |view| view.declared = taken.declared);
             match answer {
                 Declared::Unchanged => {}
+                Declared::Elsewhere { broker } => {
+                    let message = format!(
+                        "the object declared a device of the broker {broker} before; it is served here once the holder of that has \
+                         let go of it"
+                    );
+                    self.moving.push(declaration.object.clone());
+                    self.views.touch(taken.key, |view| view.declared = 0);
+                    self.refuse(declaration.object, Verdict::no("DeviceMoving", message))
+                        .await;
+                }
                 Declared::New | Declared::Changed => {
                     news = true;
                     self.shared.mark(FleetKey {
@@ -202,7 +267,16 @@ impl Intake {
         let _ = self.show.send(Show::Refused { object, verdict }).await;
     }
 
-    async fn delete(&mut self, object: &ObjectRef, waiting: &mut Waiting) -> Result<()> {
+    async fn delete(&mut self, object: &ObjectRef, deletion: Deletion, waiting: &mut Waiting) -> Result<()> {
+        let ledger = &self.shared.ledger;
+        let known = persist(&self.shared, || ledger.device_by_object(object)).await?;
+        // The controller's part has no devices, and another broker's has its own holder.
+        if self.shared.leads() || known.is_some_and(|known| Some(&known.id.broker) != self.shared.broker()) {
+            self.views.remove(Key::of(object));
+            let _ = self.show.send(Show::Gone(object.clone())).await;
+            return Ok(());
+        }
+        self.revoke_deleted(object, deletion).await?;
         self.views.remove(Key::of(object));
         self.refused.retain(|_, refused| {
             refused.retain(|other| other != object);
@@ -237,36 +311,6 @@ impl Intake {
         Ok(())
     }
 
-    /// Withdraws what was deleted while nobody watched: what the ledger has and the listing had not.
-    async fn sweep(&mut self, waiting: &mut Waiting) -> Result<()> {
-        let mut after: Option<ObjectRef> = None;
-        loop {
-            let ledger = &self.shared.ledger;
-            let page = persist(&self.shared, || ledger.declared_objects(after.as_ref(), 1000)).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.object.clone());
-            for declared in page {
-                let seen = self
-                    .views
-                    .get(Key::of(&declared.object))
-                    .is_some_and(|view| view.pass == self.pass);
-                if !seen && self.in_scope(&declared.object) {
-                    self.delete(&declared.object, waiting).await?;
-                }
-            }
-        }
-        self.views.keep(self.pass);
-        tracing::info!("every DeviceCertificate is known");
-        Ok(())
-    }
-
-    fn in_scope(&self, object: &ObjectRef) -> bool {
-        self.shared
-            .scope
-            .as_ref()
-            .is_none_or(|namespace| *namespace == object.namespace)
-    }
-
     /// Where the fleet's devices are known.
     fn broker(&self, fleet: &FleetKey) -> Option<BrokerId> {
         let home = ObjectRef {
@@ -287,6 +331,9 @@ impl Intake {
 
     /// Tells the devices of a fleet that is missing what they wait for.
     async fn tell(&self, fleet: &FleetKey) -> Result<()> {
+        if !self.shared.is_home(self.shared.home_of(fleet).as_ref()) {
+            return Ok(());
+        }
         let mut pages = Pages::of(&self.shared, fleet);
         while let Some(page) = pages.next().await? {
             let unknown = page.iter().map(name).filter(|object| {
@@ -303,35 +350,20 @@ impl Intake {
         }
         Ok(())
     }
+}
 
-    /// Tells the projection what an object shows that nobody but it remembers, when it is first seen.
-    async fn recall(&self, key: Key, own: &ObjectRef, object: &DeviceCertificate) {
-        let conditions = object.status.as_ref().map(|status| lasting(&status.conditions));
-        let conditions = conditions.filter(|found| !found.is_empty() && self.views.get(key).is_none());
-        if let Some(conditions) = conditions {
-            let object = own.clone();
-            let _ = self.show.send(Show::Recalled { object, conditions }).await;
-        }
-    }
-
-    /// Notes what the object shows at present.
-    fn see(&self, key: Key, object: &DeviceCertificate) -> super::views::View {
-        let status = object.status.as_ref();
-        let ready = status.and_then(|status| status.conditions.iter().find(|c| c.type_ == "Ready"));
-        self.views.update(key, |view| {
-            view.pass = self.pass;
-            view.generation = u32::try_from(object.metadata.generation.unwrap_or(0)).unwrap_or(u32::MAX);
-            view.shown = status.map_or(0, digest_of);
-            if let Some(ready) = ready {
-                view.since = u32::try_from(ready.last_transition_time.0.as_second()).unwrap_or(0);
-                view.ready = match ready.status.as_str() {
-                    "True" => Some(true),
-                    "False" => Some(false),
-                    _ => None,
-                };
-            }
-        })
-    }
+/// What an object declares of a device of this broker.
+pub(super) fn declaration(object: &DeviceCertificate, broker: BrokerId) -> Option<Declaration> {
+    // The API server lets no other deviceId in.
+    let device = object.spec.device_id.parse().ok()?;
+    Some(Declaration {
+        identity: Identity { broker, device },
+        uid: object.uid().unwrap_or_default(),
+        fleet: object.spec.fleet_ref.name.clone(),
+        labels: object.spec.labels.clone(),
+        reenrol: object.spec.reenrol.as_ref().map(|reenrol| reenrol.permit.clone()),
+        object: name(object),
+    })
 }
 
 /// Changes with everything that the object declares: its uid, and its generation.

@@ -10,6 +10,7 @@ use certwave_pki::{
 use certwave_protocol::ids::{BrokerId, ClaimName, Fingerprint};
 
 use super::resolve::Resolved;
+use crate::clock::dating;
 use crate::reconcile::authority::Authority;
 use crate::reconcile::error::Result;
 use crate::reconcile::shared::Shared;
@@ -228,7 +229,7 @@ impl One<'_> {
             backdate: authority.backdate,
         };
         let ca = &authority.entry.ca;
-        let issued = match ca.issue(&request, self.now) {
+        let issued = match ca.issue(&request, dating() / 1000) {
             Ok(issued) => issued,
             Err(error) => return never(error.to_string()),
         };

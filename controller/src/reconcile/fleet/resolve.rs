@@ -17,7 +17,7 @@ use kube::core::{Selector, SelectorExt as _};
 use kube::{Resource, ResourceExt};
 
 use super::key;
-use crate::reconcile::authority::{Authority, AuthorityState, algorithm, ready};
+use crate::reconcile::authority::{Authority, AuthorityState, algorithm, known};
 use crate::reconcile::broker::{BrokerState, Usable};
 use crate::reconcile::drive::name;
 use crate::reconcile::error::Result;
@@ -39,24 +39,25 @@ pub(super) struct Resolved {
 impl Resolved {
     pub(super) fn authority(&self) -> Option<&Authority> {
         match self.authority.as_deref() {
-            Some(AuthorityState::Ready(authority)) => Some(authority),
+            Some(AuthorityState::Ready(authority)) if !authority.entry.revoked => Some(authority),
             _ => None,
         }
+    }
+}
+
+/// The Broker that a fleet names.
+pub(super) fn broker_of(fleet: &Fleet) -> ObjectRef {
+    let reference = &fleet.spec.broker_ref;
+    ObjectRef {
+        namespace: reference.namespace.clone().unwrap_or_else(|| name(fleet).namespace),
+        name: reference.name.clone(),
     }
 }
 
 /// Looks up CA and broker.
 pub(super) async fn resolve(shared: &Shared, fleet: &Fleet) -> Result<Resolved> {
     let own = name(fleet);
-    let broker_name = ObjectRef {
-        namespace: fleet
-            .spec
-            .broker_ref
-            .namespace
-            .clone()
-            .unwrap_or_else(|| own.namespace.clone()),
-        name: fleet.spec.broker_ref.name.clone(),
-    };
+    let broker_name = broker_of(fleet);
     let issuer_name = ObjectRef {
         namespace: own.namespace.clone(),
         name: fleet.spec.issuer_ref.name.clone(),
@@ -75,7 +76,7 @@ pub(super) async fn resolve(shared: &Shared, fleet: &Fleet) -> Result<Resolved> 
     let authority = shared.authorities.get(&issuer_name);
     let broker = usable.as_ref().ok().map(|usable| usable.id.clone());
     let entry = usable.and_then(|usable| {
-        let issuer = ready(authority.as_deref(), &issuer_name, "spec.issuerRef")?;
+        let issuer = known(authority.as_deref(), &issuer_name, "spec.issuerRef")?;
         entry(fleet, &own, usable, issuer, &shared.moving_anchors(&key(&own)))
     });
     Ok(Resolved {
@@ -253,7 +254,8 @@ pub(super) fn same(a: &FleetEntry, b: &FleetEntry) -> bool {
             ca.certificate_der().clone(),
             ca.chain().to_vec(),
             ca.publication().cloned(),
-            entry.issuer.crl_validity,
+            entry.issuer.crl,
+            entry.issuer.revoked,
         )
     };
     a.uid == b.uid

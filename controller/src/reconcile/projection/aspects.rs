@@ -8,6 +8,10 @@ use crate::reconcile::status::Verdict;
 
 /// A claim was refused for this device.
 pub(in crate::reconcile) const ENROLMENT_REFUSED: &str = "EnrolmentRefused";
+/// The reason of [`ENROLMENT_REFUSED`] while the device is revoked or on hold.
+const REFUSED_AS_BARRED: &str = "Revoked";
+/// What the object declares in `spec.revocation` cannot be carried out as it stands there.
+pub(in crate::reconcile) const REVOCATION_FAULT: &str = "RevocationFault";
 /// The device's clock is wrong.
 pub(in crate::reconcile) const CLOCK_SKEW: &str = "ClockSkew";
 
@@ -43,6 +47,8 @@ pub(in crate::reconcile) enum Show {
         /// The conditions.
         conditions: Vec<(&'static str, Aspect)>,
     },
+    /// What the object declares has changed, and with it perhaps what its status says.
+    Looked(ObjectRef),
     /// The object is deleted.
     Gone(ObjectRef),
 }
@@ -50,7 +56,7 @@ pub(in crate::reconcile) enum Show {
 /// Those of an object's conditions that the ledger does not know of: after a restart the object alone remembers them.
 pub(in crate::reconcile) fn lasting(conditions: &[Condition]) -> Vec<(&'static str, Aspect)> {
     let known = conditions.iter().filter_map(|condition| {
-        let kind = [ENROLMENT_REFUSED, CLOCK_SKEW]
+        let kind = [ENROLMENT_REFUSED, REVOCATION_FAULT, CLOCK_SKEW]
             .into_iter()
             .find(|kind| *kind == condition.type_)?;
         let verdict = Verdict {
@@ -125,15 +131,23 @@ impl Aspects {
             .as_ref()
             .filter(|job| job.kind == JobKind::Enrol && job.state == JobState::Confirmed)
             .map(|job| job.since / 1000);
-        self.conditions
-            .retain(|(kind, aspect)| *kind != ENROLMENT_REFUSED || enrolled.is_none_or(|at| at <= aspect.since));
+        self.conditions.retain(|(kind, aspect)| {
+            // Refused as it was barred, and it is not any more.
+            let lifted = aspect.verdict.reason == REFUSED_AS_BARRED && device.bar.is_none();
+            *kind != ENROLMENT_REFUSED || !lifted && enrolled.is_none_or(|at| at <= aspect.since)
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use certwave_core::model::Identity;
+    use certwave_core::revocation::Bar;
+    use certwave_protocol::code::Code;
+
     use super::*;
-    use crate::reconcile::status::condition;
+    use crate::reconcile::status::{camel_case, condition};
 
     #[test]
     fn a_condition_is_set_once_for_the_same_news() {
@@ -160,6 +174,29 @@ mod tests {
             since: 7,
         };
         assert_eq!(lasting(&shown), [(CLOCK_SKEW, aspect)]);
+    }
+
+    #[test]
+    fn a_refusal_ends_with_the_hold_that_it_was_for() {
+        let mut aspects = Aspects::default();
+        let reason = camel_case(Code::Revoked.as_str());
+        let verdict = Verdict::yes(&reason, "a claim was refused: the device is on hold");
+        aspects.set(ENROLMENT_REFUSED, Aspect { verdict, since: 1 });
+        let identity = Identity {
+            broker: "b".parse().unwrap(),
+            device: "pump-1".parse().unwrap(),
+        };
+        let object = ObjectRef {
+            namespace: "n".into(),
+            name: "pump-1".into(),
+        };
+        let mut device = Device::declared(identity, object, "pumps".into());
+        device.bar = Some(Bar::Held);
+        aspects.settle(&device);
+        assert!(!aspects.is_empty(), "it is on hold still");
+        device.bar = None;
+        aspects.settle(&device);
+        assert!(aspects.is_empty());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! A device's status, from what the ledger has. Pure.
 
+use base64::Engine as _;
 use certwave_core::model::{Credential, Device, DeviceState, Job, JobKind, JobState};
+use certwave_core::revocation::Bar;
 use certwave_crds::{
     CertificateStatus, DeviceCertificateStatus, DeviceCertificates, DeviceState as ShownState, JobKind as ShownKind,
     JobState as ShownJobState, JobStatus,
@@ -8,15 +10,34 @@ use certwave_crds::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::aspects::Aspects;
+use super::revoked::{self, Heard};
 use crate::reconcile::status::{Verdict, condition, shorten};
 use crate::reconcile::time::{time, time_ms};
 use crate::reconcile::views::{View, digest};
 
 /// The status of a device. `now` in Unix milliseconds.
-pub(super) fn status(device: &Device, view: &View, aspects: Option<&Aspects>, now: i64) -> DeviceCertificateStatus {
+pub(super) fn status(
+    device: &Device,
+    view: &View,
+    aspects: Option<&Aspects>,
+    heard: Option<&Heard>,
+    now: i64,
+) -> DeviceCertificateStatus {
     let state = state(device, now);
     let generation = Some(i64::from(view.generation));
     let mut conditions = vec![ready(&verdict(device, state), view, now / 1000)];
+    if let Some(verdict) = heard.and_then(|heard| revoked::verdict(device, heard)) {
+        // It holds, or does not any more, since its certificates were marked.
+        let marked = heard
+            .and_then(|heard| heard.last.first())
+            .map(|mark| mark.recorded_at / 1000);
+        let since = marked.unwrap_or(now / 1000);
+        conditions.push(condition("Revoked", &verdict, generation, &[], since));
+    }
+    let certificate = |credential: &Credential| CertificateStatus {
+        standing: revoked::standing(credential, heard),
+        ..certificate(credential)
+    };
     for (kind, aspect) in aspects.map(Aspects::conditions).unwrap_or_default() {
         conditions.push(condition(kind, &aspect.verdict, generation, &[], aspect.since));
     }
@@ -28,6 +49,7 @@ pub(super) fn status(device: &Device, view: &View, aspects: Option<&Aspects>, no
             pending: device.pending.as_ref().map(certificate),
         },
         job: device.job.as_ref().map(job),
+        revocation: heard.and_then(revoked::status),
         last_seen: device.last_seen.map(time_ms),
         observed_generation: generation,
         conditions,
@@ -74,6 +96,11 @@ pub(in crate::reconcile) fn digest_of(status: &DeviceCertificateStatus) -> u64 {
 }
 
 fn state(device: &Device, now: i64) -> ShownState {
+    match device.bar {
+        Some(Bar::Held) => return ShownState::Held,
+        Some(Bar::Revoked) => return ShownState::Revoked,
+        None => {}
+    }
     if device.job.as_ref().is_some_and(|job| job.state == JobState::Lost) {
         return ShownState::Lost;
     }
@@ -126,6 +153,8 @@ fn verdict(device: &Device, state: ShownState) -> Verdict {
             "Expired",
             "the certificate has expired; permit another enrolment with spec.reenrol and make a claim for the device",
         ),
+        ShownState::Held => Verdict::no("OnHold", "a person has put it on hold; see the condition Revoked"),
+        ShownState::Revoked => Verdict::no("Revoked", "a person has revoked it; see the condition Revoked"),
         ShownState::Refused => Verdict::no("Refused", "see the other conditions"),
     }
 }
@@ -137,6 +166,8 @@ fn certificate(credential: &Credential) -> CertificateStatus {
         not_before: Some(time(credential.not_before)),
         not_after: Some(time(credential.not_after)),
         issuer: Some(credential.issuer.clone()),
+        public_key: Some(base64::engine::general_purpose::STANDARD.encode(&credential.public_key)),
+        standing: None,
     }
 }
 
@@ -220,13 +251,16 @@ mod tests {
     #[test]
     fn ready_means_that_the_device_holds_a_certificate_that_works() {
         let view = View::default();
-        assert_eq!(ready_of(&status(&device(), &view, None, NOW)), ("False", "NotEnrolled"));
         assert_eq!(
-            ready_of(&status(&enrolled(NOW / 1000 + 1), &view, None, NOW)),
+            ready_of(&status(&device(), &view, None, None, NOW)),
+            ("False", "NotEnrolled")
+        );
+        assert_eq!(
+            ready_of(&status(&enrolled(NOW / 1000 + 1), &view, None, None, NOW)),
             ("True", "CertificateValid")
         );
         assert_eq!(
-            ready_of(&status(&enrolled(NOW / 1000), &view, None, NOW)),
+            ready_of(&status(&enrolled(NOW / 1000), &view, None, None, NOW)),
             ("False", "Expired")
         );
     }
@@ -239,9 +273,9 @@ mod tests {
             last_seen: Some(NOW),
             ..before.clone()
         };
-        let digests = [before, after].map(|device| digest_of(&status(&device, &view, None, NOW)));
+        let digests = [before, after].map(|device| digest_of(&status(&device, &view, None, None, NOW)));
         assert_eq!(digests[0], digests[1]);
-        let later = digest_of(&status(&enrolled(NOW / 1000 + 10), &view, None, NOW + 5000));
+        let later = digest_of(&status(&enrolled(NOW / 1000 + 10), &view, None, None, NOW + 5000));
         assert_eq!(digests[0], later, "time alone changes nothing either");
     }
 
@@ -262,6 +296,7 @@ mod tests {
                 ..View::default()
             },
             Some(&aspects),
+            None,
             NOW,
         );
         let read: DeviceCertificateStatus = serde_json::from_value(serde_json::to_value(&written).unwrap()).unwrap();
@@ -275,9 +310,9 @@ mod tests {
             since: 1000,
             ..View::default()
         };
-        let shown = status(&enrolled(NOW / 1000 + 10), &view, None, NOW);
+        let shown = status(&enrolled(NOW / 1000 + 10), &view, None, None, NOW);
         assert_eq!(shown.conditions[0].last_transition_time, time(1000));
-        let turned = status(&enrolled(1), &view, None, NOW);
+        let turned = status(&enrolled(1), &view, None, None, NOW);
         assert_eq!(turned.conditions[0].last_transition_time, time(NOW / 1000));
     }
 }

@@ -5,6 +5,7 @@
 
 mod aspects;
 mod build;
+mod revoked;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,8 +25,9 @@ use super::shared::Shared;
 use super::time::{now_ms, now_s};
 use super::views::{Key, View, Views};
 use aspects::{Aspect, Aspects};
-pub(super) use aspects::{CLOCK_SKEW, ENROLMENT_REFUSED, Show, lasting};
+pub(super) use aspects::{CLOCK_SKEW, ENROLMENT_REFUSED, REVOCATION_FAULT, Show, lasting};
 pub(super) use build::digest_of;
+use revoked::Heard;
 
 /// How often the ledger is asked when there is nothing to do.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -54,6 +56,7 @@ pub(super) async fn run(
         aspects: HashMap::new(),
         later: Vec::new(),
         deferred: HashMap::new(),
+        waiting: 0,
     };
     let mut outages = 0_u32;
     loop {
@@ -93,6 +96,14 @@ struct Projection {
     later: Vec<ObjectRef>,
     /// Writes that were refused: not before this time, after so many failures.
     deferred: HashMap<ObjectRef, (Instant, u32)>,
+    /// Statuses that waited in the last round.
+    waiting: i64,
+}
+
+impl Drop for Projection {
+    fn drop(&mut self) {
+        self.shared.metrics.statuses_waiting.sub(self.waiting);
+    }
 }
 
 /// A status to write.
@@ -131,6 +142,7 @@ impl Projection {
                 self.aspects.remove(&object);
                 self.deferred.remove(&object);
             }
+            Show::Looked(object) => self.later.push(object),
             Show::Refused { object, verdict } => {
                 self.aspects.entry(object.clone()).or_default().refused = Some(verdict);
                 self.later.push(object);
@@ -165,15 +177,29 @@ impl Projection {
     }
 
     async fn round(&mut self, delay: i64) -> Result<Round> {
+        if self.shared.is_restored() {
+            // The backup knows less than the objects show; that is what it is completed from.
+            return Ok(Round {
+                written: 0,
+                outage: false,
+            });
+        }
         let now = now_ms();
         self.deferred
             .retain(|_, (until, _)| *until + Duration::from_mins(10) > Instant::now());
         let limit = BATCH.saturating_add(u32::try_from(self.deferred.len()).unwrap_or(BATCH));
-        let devices = self.shared.ledger.unprojected(limit, now.saturating_sub(delay)).await?;
+        let devices = match self.shared.broker() {
+            Some(broker) => {
+                let before = now.saturating_sub(delay);
+                self.shared.ledger.unprojected(broker, limit, before).await?
+            }
+            None => Vec::new(),
+        };
         let (mut due, mut done) = (Vec::new(), Vec::new());
         for device in &devices {
             self.shared.mark(FleetKey::of(device));
-            self.judge(device, now, &mut due, &mut done);
+            let heard = self.heard(device).await?;
+            self.judge(device, heard.as_ref(), now, &mut due, &mut done);
         }
         let later: HashSet<ObjectRef> = std::mem::take(&mut self.later).into_iter().collect();
         for object in &later {
@@ -184,16 +210,20 @@ impl Projection {
                 self.later.push(object.clone());
                 continue;
             }
-            match self.shared.ledger.device_by_object(object).await {
-                Ok(Some(device)) => self.judge(&device, now, &mut due, &mut done),
+            match self.find(object).await {
+                Ok(Some((device, heard))) => self.judge(&device, heard.as_ref(), now, &mut due, &mut done),
                 Ok(None) => self.refusal(object.clone(), &mut due),
                 Err(error) => {
                     self.later.extend(later.iter().cloned());
-                    return Err(error.into());
+                    return Err(error);
                 }
             }
         }
         let shared = &self.shared;
+        let waiting = i64::try_from(due.len()).unwrap_or(i64::MAX);
+        // The gauge is of all parts that this process holds.
+        shared.metrics.statuses_waiting.add(waiting - self.waiting);
+        self.waiting = waiting;
         let writes = due.into_iter().map(|due| async move {
             let outcome = write(shared, &due).await;
             (due, outcome)
@@ -241,8 +271,45 @@ impl Projection {
         deferred.is_some_and(|(until, _)| *until > Instant::now())
     }
 
+    /// The device that an object declares.
+    async fn find(&self, object: &ObjectRef) -> Result<Option<(Device, Option<Heard>)>> {
+        let Some(device) = self.shared.ledger.device_by_object(object).await? else {
+            return Ok(None);
+        };
+        let heard = self.heard(&device).await?;
+        Ok(Some((device, heard)))
+    }
+
+    /// What the ledger has of a device's revocation.
+    async fn heard(&self, device: &Device) -> Result<Option<Heard>> {
+        let declared = self.views.get(Key::of(&device.object)).is_some_and(|view| view.revoked);
+        let (ledger, broker) = (&self.shared.ledger, &device.id.broker);
+        let marks = ledger.marked(&device.id, revoked::READ).await?;
+        let Some(mut heard) = Heard::of(marks, device.bar, declared) else {
+            return Ok(None);
+        };
+        for mark in &heard.last {
+            let loaded = ledger.loaded_since(broker, &mark.key.issuer, &mark.partition, mark.change);
+            heard.loads.push(loaded.await?);
+        }
+        let revocations = self.shared.revocations.all();
+        let named = |uid: &str| revocations.iter().find(|(_, known)| ***known == *uid);
+        heard.names = heard
+            .revocations()
+            .filter_map(|uid| Some((uid.to_owned(), named(uid)?.0.clone())))
+            .collect();
+        Ok(Some(heard))
+    }
+
     /// Decides whether a device's status is written, or shows what it should already.
-    fn judge(&mut self, device: &Device, now: i64, due: &mut Vec<Due>, done: &mut Vec<(Identity, u64)>) {
+    fn judge(
+        &mut self,
+        device: &Device,
+        heard: Option<&Heard>,
+        now: i64,
+        due: &mut Vec<Due>,
+        done: &mut Vec<(Identity, u64)>,
+    ) {
         if self.waits(&device.object) {
             return;
         }
@@ -258,7 +325,7 @@ impl Projection {
                 self.aspects.remove(&device.object);
             }
         }
-        let status = build::status(device, &view, self.aspects.get(&device.object), now);
+        let status = build::status(device, &view, self.aspects.get(&device.object), heard, now);
         let digest = digest_of(&status);
         let revision = (device.id.clone(), device.revision);
         if digest == view.shown {

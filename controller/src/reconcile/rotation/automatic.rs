@@ -91,7 +91,14 @@ impl Maker<'_> {
         let waits = mine
             .iter()
             .any(|r| !view::is_over(r) && !view::stuck(r) && r.spec.mode != certwave_crds::RotationMode::Preview);
-        if waits || self.entry.strategy_fault.is_some() || !self.anything_due().await? || self.blocked().await? {
+        if waits
+            // By a clock that is wrong everything may be due.
+            || !self.shared.publisher.clock().is_trusted()
+            || self.entry.strategy_fault.is_some()
+            || self.entry.issuer.revoked
+            || !self.anything_due().await?
+            || self.blocked().await?
+        {
             return Ok(());
         }
         self.make().await

@@ -1,5 +1,6 @@
 //! Devices by where they stand in a run, as its status counts them.
 
+use certwave_core::retire::RetirementCounts;
 use certwave_core::rollout::run::{PlannedWave, WaveCounts};
 use certwave_crds::{RotationCounts, WavePhase, WaveStatus};
 
@@ -19,6 +20,7 @@ pub(super) fn sum(waves: &[WaveCounts]) -> WaveCounts {
         reverting: sum.reverting + wave.reverting,
         reverted: sum.reverted + wave.reverted,
         unreverted: sum.unreverted + wave.unreverted,
+        probation_failed: sum.probation_failed + wave.probation_failed,
         skipped: sum.skipped + wave.skipped,
         changed: sum.changed.max(wave.changed),
     })
@@ -40,7 +42,19 @@ pub(super) fn shown(counts: &WaveCounts, ended: bool) -> RotationCounts {
         lost: counts.lost.into(),
         offline: (counts.offline - deferred).into(),
         rolled_back: (counts.rolled_back + counts.reverted).into(),
+        probation_failed: counts.probation_failed.into(),
         deferred: deferred.into(),
+    }
+}
+
+/// Old certificates by how far their retirement is.
+pub(super) fn retirements(counts: &RetirementCounts) -> certwave_crds::RetirementCounts {
+    certwave_crds::RetirementCounts {
+        waiting: counts.waiting.into(),
+        held: counts.held.into(),
+        asked: counts.asked.into(),
+        revoked: counts.revoked.into(),
+        released: counts.released.into(),
     }
 }
 
@@ -64,6 +78,7 @@ pub(super) fn wave(planned: &PlannedWave, phase: WavePhase, counts: &WaveCounts,
         lost: shown.lost,
         offline: shown.offline,
         rolled_back: shown.rolled_back,
+        probation_failed: shown.probation_failed,
         deferred: shown.deferred,
     }
 }
@@ -75,18 +90,19 @@ mod tests {
     #[test]
     fn what_the_limits_judge_is_what_people_see_as_failures_and_losses() {
         let counts = WaveCounts {
-            members: 23,
+            members: 39,
             failed: 1,
             rejected: 2,
             rolled_back: 4,
             timed_out: 3,
             lost: 5,
             reverted: 8,
+            probation_failed: 16,
             ..WaveCounts::default()
         };
         let planned = PlannedWave {
             name: "canary".to_owned(),
-            size: 23,
+            size: 39,
             max_failed: 6,
             max_lost: 7,
         };
@@ -94,7 +110,7 @@ mod tests {
             shown(&counts, false),
             wave(&planned, WavePhase::Breached, &counts, false),
         );
-        assert_eq!((run.failures, run.losses), (7, 8), "sent back by us is no failure");
+        assert_eq!((run.failures, run.losses), (23, 8), "sent back by us is no failure");
         assert_eq!((wave.failures, wave.losses), (run.failures, run.losses));
         assert_eq!((wave.max_failed, wave.max_lost), (6, 7));
         assert_eq!((run.failed, run.rejected, run.rolled_back), (1, 2, 12));

@@ -61,6 +61,20 @@ impl Gates {
         judged.map(|(gate, state)| gate::verdict(gate, state, since)).collect()
     }
 
+    /// The same for whoever only looks: nothing begins anew.
+    pub(super) fn last_verdicts(&self, uid: &str, strategy: &Strategy, run: &Run) -> Vec<Verdict> {
+        let since = run.soak_since.unwrap_or(run.wave_since);
+        let books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        let book = books.get(uid).filter(|book| book.wave == run.wave);
+        let none = GateState::default();
+        let states = book
+            .into_iter()
+            .flat_map(|book| &book.states)
+            .chain(std::iter::repeat(&none));
+        let judged = strategy.gates.iter().zip(states);
+        judged.map(|(gate, state)| gate::verdict(gate, state, since)).collect()
+    }
+
     /// Asks those whose time has come; the answers are there when the Rotation is judged next. While devices online are not
     /// known, nobody is asked for them.
     pub(super) fn ask(&self, uid: &str, strategy: &Strategy, subject: &Subject, online: Option<Online>, now: Millis) {
@@ -84,10 +98,13 @@ impl Gates {
         let (books, uid, round) = (Arc::clone(&self.books), of.0.to_owned(), of.1.to_owned());
         tokio::spawn(async move {
             let answer = client.ask(&gate, &subject, online).await;
-            metrics
-                .gate_answers
-                .with_label_values(&[gate.source.kind(), answer.kind()])
-                .inc();
+            let labels = [
+                subject.namespace.as_str(),
+                subject.fleet.as_str(),
+                gate.source.kind(),
+                answer.kind(),
+            ];
+            metrics.rotations.gate_answers.with_label_values(&labels).inc();
             let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
             // An answer about what was before must not be taken for one about what is.
             let book = books

@@ -33,7 +33,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
-use super::authority::ready;
+use super::authority::{ready, revoked};
 use super::drive::{Reconciler, name};
 use super::error::{Error, Result};
 use super::shared::Shared;
@@ -107,6 +107,7 @@ impl Reconciler for Rotations {
     async fn forget(&self, object: &ObjectRef) -> Result<()> {
         if let Some(uid) = self.seen.uid(object) {
             self.stop(&uid, object);
+            self.shared.metrics.rotations.forget(&uid);
             if self.shared.ledger.rotation(&uid).await?.is_some() {
                 let (ledger, epoch) = (&self.shared.ledger, self.shared.epoch);
                 ledger
@@ -116,12 +117,42 @@ impl Reconciler for Rotations {
             self.seen.lock().remove(object);
         }
         self.shared.rotations.set(object, None);
+        self.shared.registry.set_crl_use(&crl_use(object), None);
         Ok(())
     }
 
     fn knows(&self, object: &ObjectRef) -> bool {
         self.seen.uid(object).is_some()
     }
+
+    fn is_mine(&self, object: &Rotation) -> bool {
+        let shared = &*self.shared;
+        let home = shared.home_of(&fleet_key(object));
+        if shared.leads()
+            && let Some(issuer) = &object.spec.issuer_ref
+        {
+            let brokers = shared.known_brokers.all();
+            let broker = brokers.iter().find(|(_, known)| Some(&known.id) == home.as_ref());
+            let reads = broker.is_none_or(|(_, known)| known.reads_crls) && !view::is_over(object);
+            let own = name(object);
+            shared.note_crl_use(&crl_use(&own), &own.namespace, &issuer.name, reads);
+        }
+        shared.is_home(home.as_ref())
+    }
+
+    fn leave(&self, object: &ObjectRef) {
+        let Some(uid) = self.seen.lock().remove(object) else {
+            return;
+        };
+        self.stop(&uid, object);
+        self.shared.metrics.rotations.forget(&uid);
+        self.shared.rotations.set(object, None);
+    }
+}
+
+/// Where it is noted who goes by the CRLs of the CA that a Rotation moves to.
+fn crl_use(object: &ObjectRef) -> String {
+    format!("Rotation {}/{}", object.namespace, object.name)
 }
 
 impl Rotations {
@@ -143,12 +174,9 @@ impl Rotations {
     /// once the list of objects is known.
     pub(super) async fn end_orphans(&self) -> Result<()> {
         let objects = self.store.state();
-        for (uid, object) in self.shared.ledger.open_rotations().await? {
-            let mine = self
-                .shared
-                .scope
-                .as_ref()
-                .is_none_or(|scope| *scope == object.namespace);
+        for (uid, object, broker) in self.shared.ledger.open_rotations().await? {
+            let scope = self.shared.scope.as_ref();
+            let mine = scope.is_none_or(|scope| *scope == object.namespace) && self.shared.is_home(broker.as_ref());
             let there = objects.iter().any(|other| other.metadata.uid.as_ref() == Some(&uid));
             if mine && !there {
                 tracing::info!(rotation = object.name, "the rotation was deleted while nobody led");
@@ -167,7 +195,7 @@ impl Rotations {
         };
         if view::is_over(object) {
             self.stop(&uid, &name(object));
-            return Ok(Action::await_change());
+            return self.afterwards(object, &uid).await;
         }
         if object.spec.mode == RotationMode::Preview {
             return self.preview(object).await;
@@ -186,6 +214,23 @@ impl Rotations {
             Ok(false) => self.show(object, &Observed::nobody()).await,
             Err(verdict) => self.show(object, &Observed::waiting(verdict)).await,
         }
+    }
+
+    /// It has ended, and nothing of it changes any more but how the retirements of old certificates stand: they take `grace` at
+    /// least, and no Rotation waits for that.
+    async fn afterwards(&self, object: &Rotation, uid: &str) -> Result<Action> {
+        let before = object.status.as_ref();
+        let open = before.and_then(|status| status.retirements);
+        if open.is_none_or(|r| r.waiting + r.held + r.asked == 0) {
+            return Ok(Action::await_change());
+        }
+        self.judge_late(object, uid).await?;
+        let counted = self.shared.ledger.retirement_counts(uid).await?;
+        let mut status = before.cloned().unwrap_or_default();
+        status.retirements = Some(counts::retirements(&counted));
+        let api = self.shared.api(&object.namespace().unwrap_or_default());
+        publish(&api, object, MANAGER, before, &status).await?;
+        Ok(Action::requeue(WAITING))
     }
 
     /// Plans it, once. `Ok(false)`: there is no device to rotate.
@@ -265,6 +310,7 @@ impl Rotations {
             }
         })?;
         let issuer = match &object.spec.issuer_ref {
+            None if fleet.issuer.revoked => return Err(revoked(&fleet.issuer.object, "the Fleet's spec.issuerRef")),
             None => None,
             Some(reference) => {
                 let target = ObjectRef {

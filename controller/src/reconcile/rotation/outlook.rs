@@ -9,7 +9,7 @@ use certwave_core::rollout::run::{Plan, Run, WaveCounts};
 use certwave_core::rollout::strategy::Strategy;
 use certwave_core::rollout::window::{ALWAYS, Calendar};
 use certwave_crds::WindowStatus;
-use certwave_ledger::{FleetCounts, Ledger, StoredRotation};
+use certwave_ledger::{CountQuery, FleetCounts, Ledger, StoredRotation};
 
 use crate::reconcile::error::{Error, Result};
 use crate::reconcile::status::Verdict;
@@ -157,6 +157,15 @@ struct Known {
     preempted: Option<bool>,
 }
 
+/// How a fleet's devices are counted for a forecast.
+pub(super) fn count(strategy: &Strategy, now: Millis) -> CountQuery {
+    CountQuery {
+        now,
+        online_after: now.saturating_sub(strategy.job.offline_after),
+        expiring_before_s: 0,
+    }
+}
+
 fn stale(at: Option<Millis>, now: Millis) -> bool {
     at.is_none_or(|at| now < at || now - at >= FRESH)
 }
@@ -192,13 +201,7 @@ impl Outlooks {
             run: &stored.run,
             remaining: &remaining,
             succeeded: waves.iter().map(WaveCounts::proven).sum(),
-            counts: ledger
-                .counts(
-                    &record.fleet,
-                    now,
-                    now.saturating_sub(record.strategy.job.offline_after),
-                )
-                .await?,
+            counts: ledger.counts(&record.fleet, count(&record.strategy, now)).await?,
             cutoff,
         };
         let mut found = outlook(now, &about);

@@ -3,6 +3,8 @@
 use certwave_core::rollout::judge::{Control, Wish};
 use certwave_crds::{ControlState, Rotation};
 
+use crate::reconcile::author;
+
 /// What stands in `spec.control`.
 pub(super) fn control(object: &Rotation) -> Control<'_> {
     let control = &object.spec.control;
@@ -17,19 +19,16 @@ pub(super) fn control(object: &Rotation) -> Control<'_> {
         plan_hash: approval.map_or("", |a| a.plan_hash.as_str()),
         resume: &control.resume,
         retry_failed: &control.retry_failed,
+        rollback: &control.rollback,
     }
 }
 
 /// The field manager that set a part of `spec.control` last; `unknown` where the API server does not say.
 pub(super) fn who(object: &Rotation, part: &str) -> String {
-    let managed = object.metadata.managed_fields.iter().flatten();
-    let owners = managed.filter_map(|entry| {
-        let spec = entry.fields_v1.as_ref()?.0.get("f:spec")?;
-        let set = spec.get("f:control")?.get(format!("f:{part}"))?;
-        (!set.is_null()).then_some((entry, set))
-    });
+    let part = format!("f:{part}");
+    let path = ["f:spec", "f:control", part.as_str()];
     // The API server tells whole seconds. Of two who approved within one, the number of waves is the later one's.
-    owners
+    author::all(&object.metadata, &path)
         .max_by_key(|(entry, set)| {
             (
                 entry.time.as_ref().map(|time| time.0),

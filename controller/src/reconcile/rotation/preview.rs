@@ -52,9 +52,7 @@ impl Rotations {
             run: &Run::default(),
             remaining: &draft.ends,
             succeeded: 0,
-            counts: ledger
-                .counts(fleet, now, now.saturating_sub(strategy.job.offline_after))
-                .await?,
+            counts: ledger.counts(fleet, outlook::count(&strategy, now)).await?,
             cutoff: cutoff(object),
         };
         let mut outlook = outlook::outlook(now, &about);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use certwave_core::rollout::gate;
 use certwave_core::rollout::judge::{self, Action as Step, Gates as Said, Judgement, Note, Seen};
-use certwave_core::rollout::run::{Ended, WaveCounts};
+use certwave_core::rollout::run::{Breach, Ended, WaveCounts};
 use certwave_core::rollout::strategy::Joiners;
 use certwave_core::rollout::window::Calendar;
 use certwave_crds::Rotation;
@@ -15,11 +15,12 @@ use kube::runtime::controller::Action;
 use super::super::drive::name;
 use super::super::error::Result;
 use super::super::shared::Run as Running;
-use super::super::status::Verdict;
+use super::super::status::{Verdict, skew};
 use super::super::time::now_ms;
 use super::view::Observed;
 use super::{Needs, Rotations, automatic, cutoff, draft, fleet_key, people, precedence, scope};
 use crate::gates::{Online, Subject};
+use crate::metrics::{Forecast, Shown};
 use crate::registry::RotationEntry;
 
 /// How often members are compared with the fleet's devices, milliseconds.
@@ -62,6 +63,7 @@ impl Rotations {
                 gate::together(&verdicts)
             },
             fault: fault.as_ref().map(|verdict| verdict.message.as_str()),
+            ledger_out: self.shared.registry.ledger_was_out(),
             starting: self.starting(needs.as_ref().ok()),
             preempted_by: other.as_deref(),
             online: online.unwrap_or(0),
@@ -89,8 +91,13 @@ impl Rotations {
             .await
     }
 
-    /// Why devices cannot be reached, by a fault of ours.
+    /// Why devices cannot be reached, or what they do cannot be judged, by a fault of ours.
     fn cut_off(&self, needs: &Needs) -> Option<Verdict> {
+        let clock = self.shared.publisher.clock();
+        if !clock.is_trusted() {
+            let skew = skew(clock);
+            return Some(Verdict::no(&skew.reason, skew.message));
+        }
         let broker = &needs.fleet.broker;
         let link = self.shared.registry.link(broker);
         (!link.connected).then(|| {
@@ -234,6 +241,35 @@ impl Rotations {
         Ok(true)
     }
 
+    /// What its devices do when their old certificates are retired may show only now that the certificates are no good: then no
+    /// other Rotation begins by itself with the same template.
+    pub(super) async fn judge_late(&self, object: &Rotation, uid: &str) -> Result<()> {
+        let (ledger, now) = (&*self.shared.ledger, now_ms());
+        let Some(stored) = ledger.rotation(uid).await? else {
+            return Ok(());
+        };
+        let (record, waves) = (&stored.record, ledger.wave_counts(uid).await?);
+        let late = judge::late_breach(&record.strategy, &record.plan, &stored.run, &waves);
+        let Some(((wave, cause, detail), template)) = late.zip(self.template_of(object)) else {
+            return Ok(());
+        };
+        let note = Note::Breached(Breach {
+            wave,
+            at: now,
+            cause,
+            detail: format!("{detail}, after the Rotation was complete"),
+            rolling_back: false,
+        });
+        let line = audit(object, &note, now);
+        if ledger
+            .block_template(self.shared.epoch, uid, &template, now, line)
+            .await?
+        {
+            self.teller.notes(object, &[note]).await;
+        }
+        Ok(())
+    }
+
     /// What this Rotation issues by.
     fn template_of(&self, object: &Rotation) -> Option<String> {
         let fleet = fleet_key(object);
@@ -342,6 +378,19 @@ impl Rotations {
         self.gates.ask(uid, &stored.record.strategy, &subject, online, now);
     }
 
+    /// Whether a window is open, or none is asked about.
+    fn windows_open(&self, uid: &str, emergency: bool, now: i64) -> bool {
+        let entry = self.shared.registry.rotation(uid);
+        emergency || entry.is_none_or(|entry| entry.calendar.open(now) != 0)
+    }
+
+    /// Whether the fleet's broker says what its nodes have loaded; `true` while nobody knows which broker that is.
+    fn reports_loading(&self, object: &Rotation) -> bool {
+        let registry = &self.shared.registry;
+        let fleet = registry.fleet(&fleet_key(object));
+        fleet.is_none_or(|fleet| registry.reports_loading(&fleet.broker))
+    }
+
     async fn show_progress(
         &self,
         object: &Rotation,
@@ -363,7 +412,27 @@ impl Rotations {
         } else {
             None
         };
-        self.teller.counts(stored, waves, outlook.as_ref());
+        let (strategy, run) = (&stored.record.strategy, &judgement.run);
+        self.shared.metrics.rotations.show(&Shown {
+            fleet: &stored.record.fleet,
+            uid,
+            name: &stored.record.object.name,
+            reason: &stored.record.reason,
+            plan: &stored.record.plan,
+            judgement,
+            counts: waves,
+            gates: &self.gates.last_verdicts(uid, strategy, run),
+            windows_open: self.windows_open(uid, strategy.emergency, now),
+            forecast: outlook.as_ref().map(|outlook| Forecast {
+                eta: outlook.eta,
+                at_risk: outlook.missed,
+                needed_per_minute: outlook.needed_per_minute,
+            }),
+        });
+        let retirements = match stored.record.strategy.retiring {
+            Some(_) => Some(ledger.retirement_counts(uid).await?),
+            None => None,
+        };
         let observed = Observed {
             judgement: Some(judgement),
             stored: Some(super::Stored {
@@ -374,6 +443,8 @@ impl Rotations {
             examples: &examples,
             outlook,
             fault,
+            cannot_retire: retirements.is_some() && !self.reports_loading(object),
+            retirements,
             ..Observed::default()
         };
         self.show(object, &observed).await
@@ -394,6 +465,7 @@ fn audit(object: &Rotation, note: &Note, now: i64) -> AuditEntry {
             format!("wave {}", wave + 1),
         ),
         Note::Resumed(word) => (people::who(object, "resume"), "rotation-resumed", word.clone()),
+        Note::SentBack(word) => (people::who(object, "rollback"), "rotation-sent-back", word.clone()),
         Note::Retried(word) => (people::who(object, "retryFailed"), "rotation-retried", word.clone()),
         Note::Approved(waves) => (
             people::who(object, "approval"),

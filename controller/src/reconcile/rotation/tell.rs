@@ -1,18 +1,16 @@
 //! Makes what happened visible: events on the Rotation, metrics.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use certwave_core::rollout::judge::Note;
-use certwave_core::rollout::run::{Ended, WaveCounts};
+use certwave_core::rollout::run::Ended;
 use certwave_crds::{Rotation, RotationPhase};
-use certwave_ledger::StoredRotation;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
-use super::outlook::Outlook;
-use super::people;
 use super::view::Observed;
+use super::{fleet_key, people};
 use crate::metrics::Metrics;
 use crate::reconcile::shared::Shared;
 use crate::reconcile::status::shorten;
@@ -32,8 +30,6 @@ pub(super) struct Teller {
 struct Told {
     phase: Option<RotationPhase>,
     reason: String,
-    /// Label values of its metrics.
-    shown: HashSet<[String; 4]>,
 }
 
 impl Teller {
@@ -51,12 +47,14 @@ impl Teller {
 
     /// An event for what happened.
     pub(super) async fn notes(&self, object: &Rotation, notes: &[Note]) {
+        let fleet = fleet_key(object);
         for note in notes {
             let (kind, reason, words) = match note {
                 Note::WaveBegan(wave) => (EventType::Normal, "WaveBegan", format!("wave {} begins", wave + 1)),
                 Note::Breached(breach) => {
                     let cause = format!("{:?}", breach.cause).to_lowercase();
-                    self.metrics.rotation_breaches.with_label_values(&[&cause]).inc();
+                    let labels = [fleet.namespace.as_str(), fleet.name.as_str(), cause.as_str()];
+                    self.metrics.rotations.breaches.with_label_values(&labels).inc();
                     let words = format!("wave {}: {}", breach.wave + 1, breach.detail);
                     (EventType::Warning, "LimitExceeded", words)
                 }
@@ -71,6 +69,11 @@ impl Teller {
                 Note::Resumed(word) => {
                     let who = people::who(object, "resume");
                     (EventType::Normal, "Resumed", format!("{who} resumed it: {word}"))
+                }
+                Note::SentBack(word) => {
+                    let who = people::who(object, "rollback");
+                    let words = format!("{who} sends the devices of the wave back to their old certificates: {word}");
+                    (EventType::Warning, "SentBack", words)
                 }
                 Note::Retried(word) => {
                     let who = people::who(object, "retryFailed");
@@ -99,7 +102,8 @@ impl Teller {
                         Ended::Failed => "failed",
                         Ended::Aborted => "aborted",
                     };
-                    self.metrics.rotations_ended.with_label_values(&[word]).inc();
+                    let labels = [fleet.namespace.as_str(), fleet.name.as_str(), word];
+                    self.metrics.rotations.ended.with_label_values(&labels).inc();
                     continue;
                 }
             };
@@ -151,62 +155,9 @@ impl Teller {
         }
     }
 
-    /// Counts by fleet and wave.
-    pub(super) fn counts(&self, stored: &StoredRotation, waves: &[WaveCounts], outlook: Option<&Outlook>) {
-        let fleet = &stored.record.fleet;
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = told.entry(stored.record.uid.clone()).or_default();
-        for (number, counts) in waves.iter().enumerate() {
-            let states = [
-                ("planned", counts.planned),
-                ("in_flight", counts.in_flight + counts.reverting),
-                ("confirmed", counts.proven()),
-                ("failed", counts.failed),
-                ("timed_out", counts.timed_out),
-                ("rejected", counts.rejected),
-                ("lost", counts.lost),
-                ("offline", counts.offline),
-                ("rolled_back", counts.rolled_back + counts.reverted),
-                ("skipped", counts.skipped),
-            ];
-            for (state, count) in states {
-                let labels = [
-                    fleet.namespace.clone(),
-                    fleet.name.clone(),
-                    (number + 1).to_string(),
-                    state.to_owned(),
-                ];
-                self.metrics
-                    .rotation_devices
-                    .with_label_values(&labels)
-                    .set(count.into());
-                told.shown.insert(labels);
-            }
-        }
-        let labels = [fleet.namespace.as_str(), fleet.name.as_str()];
-        if let Some(outlook) = outlook {
-            self.metrics
-                .devices_at_risk
-                .with_label_values(&labels)
-                .set(outlook.missed.into());
-        }
-        self.metrics
-            .rotation_wave
-            .with_label_values(&labels)
-            .set(i64::from(stored.run.wave) + 1);
-    }
-
-    /// It is over, and its metrics with it.
+    /// A Rotation has stopped or ended: nothing more is told of it.
     pub(super) fn forget(&self, uid: &str) {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-        let Some(told) = told else { return };
-        for labels in told.shown {
-            // Not there is as good.
-            let _ = self.metrics.rotation_devices.remove_label_values(&labels);
-            let fleet = [labels[0].as_str(), labels[1].as_str()];
-            let _ = self.metrics.rotation_wave.remove_label_values(&fleet);
-            let _ = self.metrics.devices_at_risk.remove_label_values(&fleet);
-        }
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 }
 

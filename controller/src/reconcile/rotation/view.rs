@@ -1,5 +1,6 @@
 //! A Rotation's status.
 
+use certwave_core::retire::RetirementCounts;
 use certwave_core::rollout::judge::{Judgement, Phase, Waiting};
 use certwave_core::rollout::run::{BreachCause as Cause, Plan, Run, WaveCounts};
 use certwave_crds::{
@@ -11,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::outlook::Outlook;
 use super::{Stored, counts};
+use crate::reconcile::fleet::retire_unavailable;
 use crate::reconcile::status::{Verdict, condition, shorten};
 use crate::reconcile::time::{time, time_ms};
 
@@ -31,6 +33,10 @@ pub(super) struct Observed<'a> {
     pub(super) waves: &'a [WaveCounts],
     /// Members that went wrong.
     pub(super) examples: &'a [RotationExample],
+    /// Old certificates are to be revoked, and the broker does not report what it has loaded.
+    pub(super) cannot_retire: bool,
+    /// How the retirements of old certificates stand, where they are revoked.
+    pub(super) retirements: Option<RetirementCounts>,
     /// Whether all will be in time.
     pub(super) outlook: Option<Outlook>,
     /// What a preview found; a running one keeps what was shown at its start.
@@ -144,6 +150,11 @@ pub(super) fn status(object: &Rotation, observed: &Observed<'_>, now: i64) -> Ro
             before.counts
         },
         waves: if began { waves } else { before.waves },
+        retirements: observed
+            .retirements
+            .as_ref()
+            .map(counts::retirements)
+            .or(before.retirements),
         plan: plan_status(observed, before.plan),
         breach: run.and_then(|run| run.breach.as_ref()).map(|breach| BreachStatus {
             wave: plan
@@ -155,6 +166,7 @@ pub(super) fn status(object: &Rotation, observed: &Observed<'_>, now: i64) -> Ro
                 Cause::Lost => BreachCause::Lost,
                 Cause::Success => BreachCause::Success,
                 Cause::Gate => BreachCause::Gate,
+                Cause::Person => BreachCause::Person,
             },
             message: shorten(&breach.detail, 1024),
             at: time_ms(breach.at),
@@ -216,8 +228,18 @@ fn wave_phase(run: &Run, phase: RotationPhase, number: usize) -> WavePhase {
 }
 
 fn example(example: &RotationExample) -> FailureExample {
+    let device_id = example.identity.device.to_string();
+    if example.outcome == MemberOutcome::ProbationFailed {
+        let words = "it confirmed the new certificate, and did not come back by it when the old one was on hold; the hold is \
+                     released, and the old one lets it in until it expires";
+        return FailureExample {
+            device_id,
+            code: "probation-failed".to_owned(),
+            message: Some(words.to_owned()),
+        };
+    }
     FailureExample {
-        device_id: example.identity.device.to_string(),
+        device_id,
         code: example
             .code
             .map_or("other", certwave_protocol::code::Code::as_str)
@@ -266,6 +288,9 @@ fn conditions(
     }
     if let Some(risk) = observed.outlook.as_ref().map(Outlook::verdict) {
         said.push(("DeadlineAtRisk", risk));
+    }
+    if observed.cannot_retire {
+        said.push(retire_unavailable());
     }
     let generation = object.metadata.generation;
     said.iter()

@@ -2,10 +2,11 @@
 
 mod objects;
 mod refusals;
+mod revocation;
 mod rotation;
 mod strategy;
 
-use certwave_crds::{Broker, CertificateAuthority, DeviceCertificate, Fleet, Rotation};
+use certwave_crds::{Broker, CertificateAuthority, DeviceCertificate, Fleet, Revocation, Rotation};
 use kube::api::{Patch, PatchParams};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -47,7 +48,7 @@ async fn the_crds_are_accepted_with_all_their_names() {
         assert_eq!(served["subresources"], json!({ "status": {} }), "{name}");
     }
     let namespace = api.namespace("crds").await.unwrap();
-    for short in ["ca", "broker", "fleet", "devcert", "rot", "certwave"] {
+    for short in ["ca", "broker", "fleet", "devcert", "rot", "revoc", "certwave"] {
         api.kubectl(["get", short, "-n", &namespace]).unwrap();
     }
 }
@@ -147,6 +148,7 @@ async fn the_api_server_fills_in_what_the_types_do() {
             "Fleet" => defaults::<Fleet>(&objects, kind).await,
             "DeviceCertificate" => defaults::<DeviceCertificate>(&objects, kind).await,
             "Rotation" => defaults::<Rotation>(&objects, kind).await,
+            "Revocation" => defaults::<Revocation>(&objects, kind).await,
             other => panic!("{other}"),
         };
         without_empty(&mut kept);
@@ -188,6 +190,7 @@ async fn the_types_write_every_field_of_the_status_and_the_api_server_keeps_it()
             "Fleet" => through::<certwave_crds::FleetStatus>(&full),
             "DeviceCertificate" => through::<certwave_crds::DeviceCertificateStatus>(&full),
             "Rotation" => through::<certwave_crds::RotationStatus>(&full),
+            "Revocation" => through::<certwave_crds::RevocationStatus>(&full),
             other => panic!("{other}"),
         };
         assert_eq!(written, full, "{kind}");

@@ -1,6 +1,6 @@
 //! Objects that are accepted, and what the API server makes of changes to them.
 
-use certwave_crds::{Broker, CertificateAuthority, DeviceCertificate, Fleet, Rotation};
+use certwave_crds::{Broker, CertificateAuthority, DeviceCertificate, Fleet, Revocation, Rotation};
 use certwave_e2e::api::ApiServer;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -19,6 +19,7 @@ impl Objects {
             "Fleet" => ApiResource::erase::<Fleet>(&()),
             "DeviceCertificate" => ApiResource::erase::<DeviceCertificate>(&()),
             "Rotation" => ApiResource::erase::<Rotation>(&()),
+            "Revocation" => ApiResource::erase::<Revocation>(&()),
             other => panic!("{other}"),
         };
         let client = server.client().await.unwrap();
@@ -72,6 +73,7 @@ pub(super) fn good(kind: &str) -> Value {
             "limits": { "maxInFlight": 20 },
             "selector": { "matchLabels": { "site": "berlin" } },
         }),
+        "Revocation" => json!({ "issuerRef": { "name": "plant-1" }, "reason": "keyCompromise" }),
         other => panic!("{other}"),
     }
 }

@@ -240,8 +240,21 @@ async fn a_bad_broker_is_refused() {
             selector,
         ),
         (
-            json!({ "adapter": "Emqx" }),
-            "supported values: \"Mosquitto\", \"Generic\"",
+            json!({ "adapter": "Vernemq" }),
+            "supported values: \"Mosquitto\", \"Generic\", \"Nats\", \"Emqx\"",
+        ),
+        (json!({ "adapter": "Nats" }), "set nats when adapter is Nats"),
+        (
+            json!({ "emqx": { "url": "https://emqx.example.com", "secretRef": { "name": "emqx" } } }),
+            "set emqx when adapter is Emqx",
+        ),
+        (
+            json!({ "adapter": "Nats", "nats": { "url": "nats://h:4222", "secretRef": { "name": "nats" } } }),
+            "url must be tls://host:port of the client port",
+        ),
+        (
+            json!({ "adapter": "Nats", "nats": { "url": "tls://h:4222", "secretRef": { "name": "nats" }, "user": "CN=x" } }),
+            "user must hold {deviceId}",
         ),
         (
             json!({ "nodes": 0 }),

@@ -176,7 +176,7 @@ fn everything() -> Value {
         }],
         "windowOverrideBeforeExpiry": "0s",
         "joiners": "Ignore",
-        "oldCertificate": { "retire": "Expire", "grace": "1h", "probation": "5m", "rollbackMinRemaining": "1d" },
+        "oldCertificate": { "retire": "Revoke", "grace": "1h", "probation": "5m", "reconnectsPerSecond": 10, "rollbackMinRemaining": "1d" },
         "gates": [
             {
                 "prometheus": { "url": "https://prometheus.example.com/prefix/", "query": "avg(up)" },

@@ -52,6 +52,15 @@ async fn a_broker_says_why_it_cannot_be_reached_and_heals_when_it_is_mended() {
     broker.start().await.unwrap();
     says(&world, false, &["UnknownIssuer"]).await;
 
+    let secret: Secret = world.stack.objects().get("root-ca").await.unwrap();
+    let ca_key = String::from_utf8(secret.data.unwrap()["tls.key"].0.clone()).unwrap();
+    let ended = Authority::of(ca.clone(), &ca_key).unwrap();
+    let ended = ended.expired_server("127.0.0.1").unwrap();
+    let broker = &mut world.stack.broker;
+    broker.set_certificates(&ca, &ended.certificate, &ended.key).unwrap();
+    broker.restart().await.unwrap();
+    says(&world, false, &["expired"]).await;
+
     let broker = &mut world.stack.broker;
     broker
         .set_certificates(&stranger.certificate(), &certificate, &key)

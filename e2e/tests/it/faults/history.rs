@@ -113,6 +113,11 @@ impl History {
         self.number("SELECT count(*) FROM certificates WHERE kind = 'Authority'")
     }
 
+    /// Devices' certificates ever issued.
+    pub(crate) fn issued(&self) -> usize {
+        self.number("SELECT count(*) FROM certificates WHERE kind = 'Device'")
+    }
+
     /// Kinds of the jobs that a device has had, in their order.
     pub(crate) fn kinds(&self, device: &str) -> Vec<String> {
         let mut get = self

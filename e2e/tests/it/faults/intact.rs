@@ -8,7 +8,7 @@ use super::world::{ENDS, World};
 
 /// Waits for the Rotation's end and asserts that it is as if nothing had been: each device has got one new certificate by one
 /// job, is Active on it and proves it, nobody is charged with anything, and objects and ledger say the same.
-pub(super) async fn rotated_once(world: &mut World, rotation: &str, ids: &[String], before: &Certificates) {
+pub(crate) async fn rotated_once(world: &mut World, rotation: &str, ids: &[String], before: &Certificates) {
     let ended = world.ended(rotation).await;
     assert_eq!(
         ended.phase,

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use certwave_crds::{DeviceCertificate, DeviceState};
+use certwave_crds::{DeviceCertificate, DeviceState, Fleet};
 use certwave_e2e::proxy::{Requests, Share};
 use certwave_e2e::stack::{Stack, objects};
 use certwave_e2e::wait_for;
 use http::{Method, StatusCode};
-use kube::api::DeleteParams;
+use kube::ResourceExt as _;
+use kube::api::{DeleteParams, ObjectMeta, PostParams};
 use serde_json::json;
 
 use super::intact::rotated_once;
@@ -146,13 +147,14 @@ async fn an_object_that_may_not_have_its_device_is_told_so_though_the_first_writ
     assert_ne!(state, Some(DeviceState::Refused));
 }
 
-/// Waits until all devices of the stack are in this state.
-async fn all_in(stack: &Stack, state: DeviceState) {
+/// Waits until these devices are in this state.
+async fn all_in(stack: &Stack, ids: &[&str], state: DeviceState) {
     let what = format!("{state:?}");
     let all = wait_for(&what, ENDS, || async {
-        let devices = stack.devices().await?;
-        let states: Vec<_> = devices.into_iter().map(|device| device.status?.state).collect();
-        anyhow::ensure!(states.iter().all(|shown| *shown == Some(state)), "{states:?}");
+        let devices = stack.devices().await?.into_iter();
+        let named = devices.filter(|device| ids.contains(&device.name_any().as_str()));
+        let states: Vec<_> = named.map(|device| device.status?.state).collect();
+        anyhow::ensure!(states == vec![Some(state); ids.len()], "{states:?}");
         Ok(())
     });
     all.await.unwrap();
@@ -168,16 +170,29 @@ async fn devices_that_wait_for_their_fleet_are_told_and_taken_over_though_listin
             .map(|(first, code)| proxy.refuse(Requests::to(Method::GET, "fieldSelector="), Share::First(first), code))
     };
     let faults = fail();
-    stack
-        .declare_devices(["m-1".to_owned(), "m-2".to_owned()])
-        .await
-        .unwrap();
-    all_in(&stack, DeviceState::Refused).await;
+    let first = ["m-1", "m-2"];
+    stack.declare_devices(first.map(str::to_owned)).await.unwrap();
+    all_in(&stack, &first, DeviceState::Refused).await;
     assert!(faults.iter().all(|fault| fault.refused() > 0));
     drop(faults);
-
-    let faults = fail();
     World::prepare(&stack, 1).await;
-    all_in(&stack, DeviceState::Declared).await;
+    all_in(&stack, &first, DeviceState::Declared).await;
+
+    // By now somebody looks after the broker, and a fleet comes late.
+    let mut device = objects::device(stack.namespace(), "m-3");
+    device["spec"]["fleetRef"]["name"] = json!("late");
+    stack.declare([device]).await.unwrap();
+    all_in(&stack, &["m-3"], DeviceState::Refused).await;
+    let faults = fail();
+    let mut fleet = stack.objects::<Fleet>().get(objects::FLEET).await.unwrap();
+    fleet.metadata = ObjectMeta {
+        name: Some("late".to_owned()),
+        ..ObjectMeta::default()
+    };
+    // A claim is one fleet's.
+    fleet.spec.enrolment.claims.clear();
+    let fleets = stack.objects::<Fleet>();
+    fleets.create(&PostParams::default(), &fleet).await.unwrap();
+    all_in(&stack, &["m-3"], DeviceState::Declared).await;
     assert!(faults.iter().all(|fault| fault.refused() > 0));
 }

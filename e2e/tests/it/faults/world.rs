@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use certwave_crds::{CertificateAuthority, DeviceCertificate, DeviceState, Fleet, RotationPhase, RotationStatus};
 use certwave_e2e::process::Process;
 use certwave_e2e::proxy::Proxy;
 use certwave_e2e::stack::{FleetOptions, Stack, objects};
 use certwave_e2e::tally::{Certificates, certificates, current};
 use certwave_e2e::{programs, tools, wait_for};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{ListParams, Patch, PatchParams};
 use rustls::pki_types::CertificateDer;
@@ -25,6 +26,8 @@ use crate::shared;
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// For a whole rotation in which things go wrong.
 pub(crate) const ENDS: Duration = Duration::from_mins(2);
+/// For a note that takes seconds.
+const NOTED: Duration = Duration::from_secs(90);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// A stack and its devices.
@@ -98,6 +101,19 @@ impl World {
         ids
     }
 
+    /// Waits until the leader has noted on its Lease that the ledger's audit has so many lines.
+    pub(crate) async fn wait_noted(&self, lines: u64) {
+        let leases = self.stack.objects::<Lease>();
+        let noted = wait_for("the Lease to say how far the ledger is", NOTED, || async {
+            let lease = leases.get("certwave-controller").await?;
+            let noted = lease.metadata.annotations.context("no annotations")?;
+            let noted: u64 = noted["certwave.dev/audit-lines"].parse()?;
+            ensure!(noted >= lines, "{noted} of {lines}");
+            Ok(())
+        });
+        self.told(noted.await);
+    }
+
     /// Waits until each of these has a certificate.
     pub(crate) async fn wait_enrolled(&self, ids: &[String]) {
         let enrolled = wait_for("the devices' first certificates", SOON, || async {
@@ -129,6 +145,9 @@ impl World {
             .arg(&self.claim);
         command.arg("--state-dir").arg(directory.join("devices"));
         command.arg("--report").arg(file("json")).args(options);
+        if let Some(filter) = self.stack.log_filter() {
+            command.env("RUST_LOG", filter);
+        }
         let process = Process::spawn(name, &command, &file("log")).unwrap();
         self.simulators.insert(name.to_owned(), process);
     }
@@ -295,7 +314,7 @@ impl World {
     }
 
     /// Certificates of all roots, PEM.
-    async fn roots(&self) -> String {
+    pub(crate) async fn roots(&self) -> String {
         let all = self
             .stack
             .objects::<CertificateAuthority>()

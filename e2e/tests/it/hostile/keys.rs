@@ -30,6 +30,11 @@ impl Key {
         request(&self.pair, name)
     }
 
+    /// A certificate for this key by itself, which nobody trusts, DER.
+    pub(super) fn self_signed(&self, name: &str) -> Vec<u8> {
+        named(name).self_signed(&self.pair).unwrap().der().to_vec()
+    }
+
     /// A request that shows this key and is signed by another.
     pub(super) fn request_signed_by(&self, other: &Key, name: &str) -> Vec<u8> {
         let posing = Posing {
@@ -41,10 +46,14 @@ impl Key {
 }
 
 fn request(key: &impl rcgen::SigningKey, name: &str) -> Vec<u8> {
+    named(name).serialize_request(key).unwrap().der().to_vec()
+}
+
+fn named(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
-    params.serialize_request(key).unwrap().der().to_vec()
+    params
 }
 
 struct Posing<'k> {

@@ -96,9 +96,9 @@ async fn a_device_that_went_back_for_good_stays_on_what_it_had() {
     device.say(Some(mark), status(Step::RolledBack, None)).await;
     device.say(Some(mark), status(Step::RolledBack, None)).await;
     device.line.silent("rolled back, twice").await;
-    // Nobody who held the new key for a while turns that round again.
+    // What it went back from is revoked: nobody who held the new key for a while turns that round again.
     device.say_by(&pending, Some(mark), status(Step::Committed, None)).await;
-    let code = certwave_protocol::code::Code::OutOfOrder;
+    let code = certwave_protocol::code::Code::Revoked;
     device.line.refused("committed after all", Type::Status, code).await;
     device.say_by(&pending, Some(mark), tested(pending.fingerprint)).await;
     device.line.refused("tested after all", Type::Tested, code).await;

@@ -4,6 +4,7 @@
 //! of its own. The devices are played here, so that each message is under control.
 
 mod acl;
+mod broker;
 mod claims;
 mod device;
 mod envelopes;
@@ -13,3 +14,5 @@ mod lost;
 mod order;
 mod plant;
 mod requests;
+mod revoked;
+mod secrets;

@@ -104,11 +104,6 @@ async fn a_job_moves_by_its_own_messages_in_their_order_and_by_nothing_else() {
             status(Step::Committed, None),
             Code::WrongKey,
         ),
-        (
-            "rolled back before anything",
-            status(Step::RolledBack, None),
-            Code::OutOfOrder,
-        ),
     ] {
         let state = device.refused(what, mark, body, code).await;
         assert_eq!(state.as_deref(), Some("Sent"), "{what}");

@@ -272,7 +272,12 @@ impl Plant {
 
     /// Gives a permit to enrol again.
     pub(super) async fn permit(&self, id: &str, word: &str) {
-        let patch = json!({ "spec": { "reenrol": { "permit": word } } });
+        self.change(id, json!({ "reenrol": { "permit": word } })).await;
+    }
+
+    /// Changes what a device's object declares.
+    pub(super) async fn change(&self, id: &str, spec: Value) {
+        let patch = json!({ "spec": spec });
         self.world
             .stack
             .objects::<DeviceCertificate>()

@@ -73,6 +73,11 @@ async fn a_lost_key_is_reported_and_never_made_anew() {
     let lost = place.ready::<Object>("root", "KeyLost").await.status.unwrap();
     assert_eq!(lost.key_id, made.key_id);
     assert!(place.api::<Secret>().get_opt("root-ca").await.unwrap().is_none());
+    // Put back from a manifest, which has no status.
+    place.delete::<Object>("root").await;
+    place.apply::<Object>("root", json!({"root": {}})).await;
+    place.ready::<Object>("root", "KeyLost").await;
+    assert!(place.api::<Secret>().get_opt("root-ca").await.unwrap().is_none());
 
     let mut backup = Secret {
         metadata: kept.metadata.clone(),

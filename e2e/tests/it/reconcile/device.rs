@@ -1,6 +1,7 @@
 //! `DeviceCertificate`: what reaches the ledger, and who may declare a device.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use certwave_core::model::Identity;
 use certwave_crds::{Broker, CertificateAuthority, DeviceCertificate, DeviceState, Fleet};
@@ -41,6 +42,32 @@ async fn devices_that_come_before_their_fleet_are_taken_over_when_it_comes() {
             .counts
             .total
             == 0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn devices_that_come_in_the_very_moment_of_their_fleet_are_declared() {
+    let place = Place::new("device").await;
+    place.foundation().await;
+    let names: Vec<_> = (0..40).map(|n| format!("moment-{n}")).collect();
+    for name in &names {
+        let mut device = device_spec(name);
+        device["fleetRef"]["name"] = json!(name);
+        let fleet = async {
+            // A little before or after: which it is, is up to chance.
+            tokio::time::sleep(Duration::from_micros(rand::random_range(0..4000))).await;
+            place.apply::<Fleet>(name, fleet_spec()).await;
+        };
+        tokio::join!(place.apply::<DeviceCertificate>(name, device), fleet);
+    }
+    let ledger = &place.world.running.ledger;
+    super::until("all of them to be declared", async || {
+        let mut declared = 0;
+        for name in &names {
+            declared += usize::from(ledger.device(&identity(&place, name)).await?.is_some());
+        }
+        Ok(declared == names.len())
     })
     .await;
 }
@@ -104,13 +131,14 @@ async fn what_was_deleted_while_nobody_watched_is_withdrawn_at_the_start() {
     let place = Place::new("device").await;
     let scope = Some(place.namespace.clone());
     let client = place.world.api.client().await.unwrap();
-    let own = Running::start(client.clone(), scope.clone()).await;
+    let own = Running::start(client.clone(), scope.clone());
     place.foundation().await;
     for name in ["pump-1", "pump-2"] {
         place.apply::<DeviceCertificate>(name, device_spec(name)).await;
     }
+    let broker = place.namespace.parse().unwrap();
     let declared = async |ledger: &Arc<dyn certwave_ledger::Ledger>| {
-        let all = ledger.declared_objects(None, 100).await.unwrap();
+        let all = ledger.declared_objects(&broker, None, 100).await.unwrap();
         all.into_iter().map(|declared| declared.object.name).collect::<Vec<_>>()
     };
     super::until("both devices in the ledger", async || {
@@ -119,7 +147,7 @@ async fn what_was_deleted_while_nobody_watched_is_withdrawn_at_the_start() {
     .await;
     let (ledger, scratch) = own.stop().await;
     place.delete::<DeviceCertificate>("pump-1").await;
-    let again = Running::start_with(client, scope, ledger, scratch).await;
+    let again = Running::start_with(client, scope, ledger, scratch);
     super::until("the withdrawal", async || {
         Ok(declared(&again.ledger).await == ["pump-2"])
     })

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use super::{Place, broker_spec, fleet_spec, message};
+use super::{Place, broker_spec, fleet_spec, message, until};
 
 impl Place {
     /// Whether the engine would serve the fleet.
@@ -53,8 +53,11 @@ async fn a_ca_that_is_not_ready_is_named_with_its_reason() {
     let mut spec = fleet_spec();
     spec["issuerRef"]["name"] = json!("brought");
     place.apply::<Fleet>("pumps", spec).await;
-    let waiting = place.ready::<Fleet>("pumps", "CANotReady").await;
-    assert!(message(&waiting).contains("SecretNotFound"));
+    until("the CA's own reason", async || {
+        let waiting = place.ready::<Fleet>("pumps", "CANotReady").await;
+        Ok(message(&waiting).contains("SecretNotFound"))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -3,33 +3,42 @@
 
 mod ca;
 mod claims;
+mod deletion;
 mod device;
 mod fleet;
 mod issued;
 mod replicas;
+mod revocation;
+mod revoke_many;
 mod rotation;
 
-use std::sync::Arc;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use certwave_controller::metrics::Metrics;
+use certwave_controller::ocsp::Signers;
+use certwave_controller::publish::{Monitor, Publisher};
 use certwave_controller::reconcile;
 use certwave_controller::registry::Registry;
+use certwave_crds::Broker;
 use certwave_e2e::api::{ApiServer, client_for};
 use certwave_e2e::lasting;
 use certwave_e2e::scratch::Scratch;
 use certwave_e2e::wait_for;
-use certwave_ledger::{Ledger, SqliteLedger};
+use certwave_ledger::{Ledger, Part, SqliteLedger};
+use certwave_protocol::ids::{BrokerId, Epoch};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Client, Resource};
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, mpsc};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 /// For one step of the reconcilers on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
@@ -40,10 +49,17 @@ struct World {
     running: Running,
 }
 
+/// The epoch of each broker's part (`None`: the controller's) that has begun.
+type Epochs = Arc<Mutex<BTreeMap<Option<BrokerId>, Epoch>>>;
+
+/// Namespaces whose tests run. What the others have left behind is looked after no more: each part costs watches.
+static PLACES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 /// Reconcilers that run in this process.
 struct Running {
     ledger: Arc<dyn Ledger>,
     registry: Arc<Registry>,
+    epochs: Epochs,
     task: JoinHandle<()>,
     scratch: Option<Scratch>,
 }
@@ -56,39 +72,35 @@ impl Drop for Running {
 
 impl Running {
     /// Reconcilers with a ledger of their own, for one namespace or all.
-    async fn start(client: Client, namespace: Option<String>) -> Self {
+    fn start(client: Client, namespace: Option<String>) -> Self {
         let scratch = Scratch::new("reconcile").unwrap();
         let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(scratch.path().join("ledger.sqlite")).unwrap());
-        Self::start_with(client, namespace, ledger, scratch).await
+        Self::start_with(client, namespace, ledger, scratch)
     }
 
-    async fn start_with(client: Client, namespace: Option<String>, ledger: Arc<dyn Ledger>, scratch: Scratch) -> Self {
-        let epoch = ledger.take_epoch("test", 1).await.unwrap();
-        let registry = Arc::new(Registry::default());
-        let (_, notices) = mpsc::channel(1);
-        let context = reconcile::Context {
+    fn start_with(client: Client, namespace: Option<String>, ledger: Arc<dyn Ledger>, scratch: Scratch) -> Self {
+        let (registry, epochs) = (Arc::new(Registry::default()), Epochs::default());
+        let parts = AllParts {
+            epochs: Arc::clone(&epochs),
             client,
-            ledger: Arc::clone(&ledger),
-            epoch,
-            registry: Arc::clone(&registry),
-            notices,
-            skewed: Arc::default(),
-            publication_base: Some("http://pki.example.com".to_owned()),
             namespace,
+            ledger: Arc::clone(&ledger),
+            registry: Arc::clone(&registry),
             metrics: Arc::new(Metrics::new().unwrap()),
-            status_delay: Duration::from_millis(100),
         };
-        let task = lasting::runtime().spawn(async {
-            if let Err(error) = reconcile::run(context).await {
-                eprintln!("the reconcilers ended: {error}");
-            }
-        });
+        let task = lasting::runtime().spawn(parts.run());
         Self {
             ledger,
             registry,
+            epochs,
             task,
             scratch: Some(scratch),
         }
+    }
+
+    /// The epoch in which a broker (`None`: the controller) is looked after.
+    fn epoch(&self, broker: Option<&BrokerId>) -> Epoch {
+        self.epochs.lock().unwrap()[&broker.cloned()]
     }
 
     /// Ends it and hands out the ledger with its directory.
@@ -96,6 +108,84 @@ impl Running {
         self.task.abort();
         let _ = (&mut self.task).await;
         (Arc::clone(&self.ledger), self.scratch.take().unwrap())
+    }
+}
+
+/// Every part of the work, of the controller and of each broker, in one process.
+struct AllParts {
+    client: Client,
+    namespace: Option<String>,
+    ledger: Arc<dyn Ledger>,
+    registry: Arc<Registry>,
+    epochs: Epochs,
+    metrics: Arc<Metrics>,
+}
+
+impl AllParts {
+    async fn run(self) {
+        let brokers: Api<Broker> = match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let (mut begun, mut tasks) = (BTreeMap::new(), JoinSet::new());
+        tasks.spawn(self.part(Part::Controller).await);
+        loop {
+            // An API server that does not answer is asked again.
+            let found = brokers.list(&ListParams::default()).await.into_iter().flatten();
+            let wanted: BTreeSet<_> = {
+                let places = PLACES.lock().unwrap();
+                let lives = |broker: &Broker| broker.namespace().is_some_and(|name| places.contains(&name));
+                found.filter(lives).map(|broker| broker.spec.id).collect()
+            };
+            begun.retain(|id: &String, part: &mut AbortHandle| {
+                let goes_on = wanted.contains(id);
+                if !goes_on {
+                    part.abort();
+                }
+                goes_on
+            });
+            for id in wanted {
+                let part = Part::Broker(id.parse().unwrap());
+                if let Entry::Vacant(new) = begun.entry(id) {
+                    new.insert(tasks.spawn(self.part(part).await));
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn part(&self, part: Part) -> impl Future<Output = ()> + Send + 'static {
+        let epoch = self.ledger.begin_term(&part, "test", 1).await.unwrap();
+        let broker = match &part {
+            Part::Controller => None,
+            Part::Broker(id) => Some(id.clone()),
+        };
+        self.epochs.lock().unwrap().insert(broker, epoch);
+        let (_, notices) = mpsc::channel(1);
+        let metrics = Arc::clone(&self.metrics);
+        let publisher = Publisher::new(Arc::clone(&self.ledger), epoch, Arc::default(), Arc::clone(&metrics));
+        let gates = certwave_controller::gates::Client::new().unwrap();
+        let context = reconcile::Context {
+            client: self.client.clone(),
+            ledger: Arc::clone(&self.ledger),
+            part,
+            epoch,
+            registry: Arc::clone(&self.registry),
+            notices,
+            skewed: Arc::default(),
+            publication_base: Some("http://pki.example.com".to_owned()),
+            namespace: self.namespace.clone(),
+            ocsp: Arc::new(Signers::new(Arc::clone(&metrics.ocsp))),
+            monitor: Monitor::new(Arc::clone(&publisher), gates, Arc::clone(&metrics)),
+            metrics,
+            publisher,
+            status_delay: Duration::from_millis(100),
+        };
+        async {
+            if let Err(error) = reconcile::run(context).await {
+                eprintln!("the reconcilers ended: {error}");
+            }
+        }
     }
 }
 
@@ -111,7 +201,7 @@ async fn world() -> &'static World {
                     .await
                     .unwrap();
                 World {
-                    running: Running::start(own, None).await,
+                    running: Running::start(own, None),
                     api,
                 }
             });
@@ -128,13 +218,33 @@ struct Place {
     namespace: String,
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        PLACES.lock().unwrap().remove(&self.namespace);
+    }
+}
+
 impl Place {
     async fn new(prefix: &str) -> Self {
         let world = world().await;
+        let namespace = world.api.namespace(prefix).await.unwrap();
+        PLACES.lock().unwrap().insert(namespace.clone());
         Self {
             client: world.api.client().await.unwrap(),
-            namespace: world.api.namespace(prefix).await.unwrap(),
+            namespace,
             world,
+        }
+    }
+
+    /// A namespace where nobody reconciles: on the API server of the other tests.
+    async fn apart(prefix: &str) -> Self {
+        let api = crate::shared::api().await;
+        let namespace = api.namespace(prefix).await.unwrap();
+        PLACES.lock().unwrap().insert(namespace.clone());
+        Self {
+            client: api.client().await.unwrap(),
+            namespace,
+            world: world().await,
         }
     }
 
@@ -240,8 +350,7 @@ impl Place {
     async fn foundation(&self) {
         self.apply::<certwave_crds::CertificateAuthority>("root", json!({"root": {}}))
             .await;
-        self.apply::<certwave_crds::Broker>("mqtt", broker_spec(&self.namespace))
-            .await;
+        self.apply::<Broker>("mqtt", broker_spec(&self.namespace)).await;
         self.apply::<certwave_crds::Fleet>("pumps", fleet_spec()).await;
         self.ready::<certwave_crds::Fleet>("pumps", "BrokerNotConnected").await;
     }
@@ -281,7 +390,8 @@ conditions!(
     certwave_crds::Broker,
     certwave_crds::Fleet,
     certwave_crds::DeviceCertificate,
-    certwave_crds::Rotation
+    certwave_crds::Rotation,
+    certwave_crds::Revocation
 );
 
 fn message<K: Conditions>(object: &K) -> &str {

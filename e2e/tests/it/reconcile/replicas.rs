@@ -17,7 +17,7 @@ async fn any_number_of_replicas_makes_one_ca() {
     let mut replicas = Vec::new();
     for _ in 0..3 {
         let client = place.world.api.client().await.unwrap();
-        replicas.push(Running::start(client, Some(place.namespace.clone())).await);
+        replicas.push(Running::start(client, Some(place.namespace.clone())));
     }
     for number in 0..5 {
         place

@@ -23,4 +23,4 @@ mod vanish;
 mod waves;
 mod webhook;
 mod windows;
-mod world;
+pub(crate) mod world;

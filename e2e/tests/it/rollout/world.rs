@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use certwave_crds::{RotationPhase, RotationStatus};
-use certwave_e2e::stack::objects;
+use certwave_e2e::stack::{Stack, objects};
 use certwave_e2e::wait_for;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -13,6 +13,7 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use crate::faults::world::{SOON, World};
+use crate::shared;
 
 /// For a whole run in waves.
 const RUN: Duration = Duration::from_mins(1);
@@ -83,6 +84,16 @@ impl Staged {
     pub(crate) async fn new(name: &str) -> Self {
         Self {
             world: World::new(name, i32::try_from(MAX_IN_FLIGHT).unwrap()).await,
+            sites: BTreeMap::new(),
+        }
+    }
+
+    /// The same with a broker that checks CRLs and reports what it has loaded.
+    pub(crate) async fn revoking(name: &str) -> Self {
+        let mut stack = Stack::on(shared::api().await, name).await.unwrap();
+        stack.check_crls().unwrap();
+        Self {
+            world: World::on(stack, i32::try_from(MAX_IN_FLIGHT).unwrap()).await,
             sites: BTreeMap::new(),
         }
     }
@@ -214,20 +225,17 @@ impl Staged {
     /// and its object have as the current one, and no more devices held a slot at once than `in_flight`, of a site `of_site`.
     pub(crate) async fn sound(&self, in_flight: usize, of_site: usize) {
         self.verify().await;
-        let connected = wait_for("all devices to be connected", SOON, || async {
-            let away: Vec<_> = self.reported().into_iter().filter(|(_, up)| !up).collect();
-            anyhow::ensure!(away.is_empty(), "{away:?}");
+        self.connected().await;
+        let agree = wait_for("the ledger and the objects to agree", SOON, || async {
+            let (history, shown) = (self.history(), self.certificates().await);
+            for id in self.reported().keys() {
+                let (current, shown) = (history.current(id), shown.get(id));
+                anyhow::ensure!(current.as_ref() == shown, "{id}: {current:?} and {shown:?}");
+            }
             Ok(())
         });
-        self.told(connected.await);
-        let (history, shown) = (self.history(), self.certificates().await);
-        for id in self.reported().keys() {
-            assert_eq!(
-                history.current(id).as_ref(),
-                shown.get(id),
-                "the ledger and the object of {id}"
-            );
-        }
+        self.told(agree.await);
+        let history = self.history();
         let peak = history.peak_in_flight();
         assert!(peak <= in_flight, "{peak} devices were in flight where {in_flight} may");
         let site = |device: &str| self.sites.get(device).cloned().unwrap_or_default();
@@ -237,6 +245,16 @@ impl Staged {
                 "{peak} devices of {site} were in flight where {of_site} may"
             );
         }
+    }
+
+    /// Waits until each device that is switched on is connected.
+    pub(crate) async fn connected(&self) {
+        let connected = wait_for("all devices to be connected", SOON, || async {
+            let away: Vec<_> = self.reported().into_iter().filter(|(_, up)| !up).collect();
+            anyhow::ensure!(away.is_empty(), "{away:?}");
+            Ok(())
+        });
+        self.told(connected.await);
     }
 
     /// Whether each device that is switched on is connected, by its own word.

@@ -86,6 +86,8 @@ pub enum Note {
     RolledBack(u32),
     /// A person went on after a breach.
     Resumed(String),
+    /// A person asked for the wave to be sent back.
+    SentBack(String),
     /// A person asked for another try.
     Retried(String),
     /// A person approved so many waves.

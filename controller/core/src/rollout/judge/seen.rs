@@ -1,5 +1,6 @@
 //! What a judge goes by, beside the strategy, the plan and the run.
 
+use crate::model::Millis;
 use crate::rollout::run::WaveCounts;
 
 /// What is known at the time of judging.
@@ -13,6 +14,8 @@ pub struct Seen<'a> {
     pub gates: Gates<'a>,
     /// What is wrong on our own side, if anything: nothing starts, nobody is charged, soak begins anew.
     pub fault: Option<&'a str>,
+    /// When the ledger was last out, if it was: nobody was heard then, and nothing could be judged.
+    pub ledger_out: Option<Millis>,
     /// This process has only just begun and has not reached the broker yet: no fault, but nothing starts either.
     pub starting: bool,
     /// Another Rotation that has precedence.
@@ -34,6 +37,8 @@ pub struct Control<'a> {
     pub resume: &'a str,
     /// A new word puts failed devices back in line.
     pub retry_failed: &'a str,
+    /// A new word sends the present wave back.
+    pub rollback: &'a str,
 }
 
 /// Whether it shall go on.

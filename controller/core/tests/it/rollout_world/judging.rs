@@ -24,8 +24,9 @@ impl World {
     pub(super) fn judge(&mut self) -> Judgement {
         self.judgements += 1;
         let (resume, retry) = (self.control.resume.to_string(), self.control.retry.to_string());
+        let rollback = self.control.rollback.to_string();
         let word = |word: &str| if word == "0" { String::new() } else { word.to_owned() };
-        let (resume, retry) = (word(&resume), word(&retry));
+        let (resume, retry, rollback) = (word(&resume), word(&retry), word(&rollback));
         let seen = Seen {
             waves: &self.counts,
             control: Control {
@@ -38,6 +39,7 @@ impl World {
                 },
                 resume: &resume,
                 retry_failed: &retry,
+                rollback: &rollback,
             },
             gates: match self.gate {
                 0 => Gates::Well,
@@ -46,6 +48,7 @@ impl World {
                 _ => Gates::Bad("no"),
             },
             fault: self.fault.then_some("no broker"),
+            ledger_out: None,
             starting: false,
             preempted_by: self.preempted.then_some("another"),
             online: 0,

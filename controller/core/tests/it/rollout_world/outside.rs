@@ -13,6 +13,7 @@ impl World {
             Deed::ApproveOther => self.control.other_plan = true,
             Deed::Resume => self.control.resume += 1,
             Deed::Retry => self.control.retry += 1,
+            Deed::SendBack => self.control.rollback += 1,
             Deed::Fault(on) => self.fault = on,
             Deed::Preempt(on) => self.preempted = on,
             Deed::Gate(says) => self.gate = says,

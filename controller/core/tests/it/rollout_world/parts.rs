@@ -32,6 +32,8 @@ pub(crate) enum Deed {
     Resume,
     /// A person tries the failed again.
     Retry,
+    /// A person sends the wave back.
+    SendBack,
     /// Our own side fails, or works again.
     Fault(bool),
     /// Another Rotation has precedence, or no more.
@@ -117,4 +119,5 @@ pub(super) struct Person {
     pub(super) other_plan: bool,
     pub(super) resume: u32,
     pub(super) retry: u32,
+    pub(super) rollback: u32,
 }

@@ -7,11 +7,11 @@ mod plain;
 
 use std::collections::BTreeMap;
 
-use certwave_core::model::{JobKind, JobState, Millis};
+use certwave_core::model::{Credential, JobKind, JobState, Millis};
 use certwave_core::rollout::run::Run;
 use certwave_ledger::{
-    Declaration, DeviceRow, Ledger, MemberOutcome, NewMember, RotationOutcome, RotationRecord, RunWrite, SqliteLedger,
-    Write,
+    Declaration, DeviceRow, Ledger, MemberOutcome, NewMember, RotationOutcome, RotationRecord, RunWrite, SqlLedger,
+    SqliteLedger, Write,
 };
 use certwave_protocol::ids::Epoch;
 use proptest::prelude::*;
@@ -37,7 +37,7 @@ fn place(row: DeviceRow, n: u32, wave: u32) -> NewMember {
     }
 }
 
-async fn start(ledger: &SqliteLedger) -> (Epoch, Model) {
+async fn start(ledger: &dyn Ledger) -> (Epoch, Model) {
     let epoch = begin(ledger, DEVICES).await;
     for n in 0..DEVICES {
         enrol(ledger, epoch, n, 3 + i64::from(n)).await;
@@ -78,7 +78,7 @@ async fn start(ledger: &SqliteLedger) -> (Epoch, Model) {
     (epoch, model)
 }
 
-async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
+async fn apply(ledger: &dyn Ledger, epoch: Epoch, model: &mut Model, op: Op) {
     let run = async |model: &Model, write: RunWrite| {
         let answer = ledger.write_run(epoch, "r", model.now, write).await;
         assert_eq!(answer.is_err(), model.ended, "{answer:?}");
@@ -109,7 +109,8 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
                     Job {
                         id: model.next,
                         kind,
-                        ours,
+                        // Who is no member has no job of the Rotation.
+                        ours: ours && model.outcome(n).is_some(),
                         state,
                         since: model.now,
                     }
@@ -126,7 +127,7 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
             let renewed = state == JobState::Confirmed && kind(job.kind) == JobKind::Rotate && !same;
             let record = renewed.then(|| certificate(&identity(n), 5_000_000 + model.next, days));
             if let Some(record) = &record {
-                d.previous = d.current.replace(credential(record));
+                d.previous = d.current.replace(Credential::from(record));
             }
             let write = Write {
                 member: in_line.then_some(MemberOutcome::Planned),
@@ -288,29 +289,46 @@ async fn apply(ledger: &SqliteLedger, epoch: Epoch, model: &mut Model, op: Op) {
     }
 }
 
+/// Does them to a ledger that `open` opens, and to the model.
+async fn live<D: Send + Sync + 'static>(open: impl Fn() -> SqlLedger<D>, ops: Vec<Op>) {
+    let mut ledger = open();
+    let (epoch, mut model) = start(&ledger).await;
+    for op in ops {
+        if matches!(op, Op::Reopen) {
+            ledger.close().await;
+            ledger = open();
+        }
+        for op in each(&model, op) {
+            apply(&ledger, epoch, &mut model, op).await;
+        }
+        compare(&ledger, &model).await;
+    }
+    ledger.close().await;
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn a_rotation_in_the_ledger_agrees_with_plain_maps(ops in proptest::collection::vec(op(), 1..80)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("ledger.db");
-            let mut ledger = SqliteLedger::open(&path).unwrap();
-            let (epoch, mut model) = start(&ledger).await;
-            for op in ops {
-                if matches!(op, Op::Reopen) {
-                    ledger.close().await;
-                    ledger = SqliteLedger::open(&path).unwrap();
-                }
-                for op in each(&model, op) {
-                    apply(&ledger, epoch, &mut model, op).await;
-                }
-                compare(&ledger, &model).await;
-            }
-            ledger.close().await;
-            recount(&path);
-        });
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        runtime.block_on(live(|| SqliteLedger::open(&path).unwrap(), ops));
+        let db = rusqlite::Connection::open(&path).unwrap();
+        recount(|sql| db.query_row(sql, [], |row| row.get(0)).unwrap());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_rotation_in_postgresql_agrees_with_plain_maps(ops in proptest::collection::vec(op(), 1..80)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let server = crate::postgres::server();
+        let url = server.database().unwrap();
+        runtime.block_on(live(|| crate::postgres::open(&url).unwrap(), ops));
+        recount(|sql| server.sql(crate::postgres::name(&url), sql).unwrap().parse().unwrap());
     }
 }

@@ -250,6 +250,7 @@ impl Model {
                 MemberOutcome::Reverting => &mut w.reverting,
                 MemberOutcome::Reverted => &mut w.reverted,
                 MemberOutcome::Unreverted => &mut w.unreverted,
+                MemberOutcome::ProbationFailed => &mut w.probation_failed,
             } += 1;
         }
         waves

@@ -1,0 +1,136 @@
+//! The ledger in an SQL database, whichever it is.
+//!
+//! One thread writes: it takes all operations that wait, runs each in a savepoint of one transaction, commits once and then
+//! answers them. Others read, each from its own connection, so that a long count holds up no decision.
+
+mod archive;
+pub(crate) mod audit;
+mod candidate;
+mod certificate;
+mod claim;
+mod column;
+mod crl;
+mod declare;
+mod device;
+mod door;
+mod enlist;
+mod mark;
+mod member;
+mod operations;
+mod outcome;
+mod query;
+mod reader;
+mod recover;
+mod retirement;
+mod revocation;
+mod rotation;
+mod source;
+mod standing;
+mod tally;
+mod term;
+mod waiting;
+mod write;
+mod writer;
+
+use std::marker::PhantomData;
+use std::thread::JoinHandle;
+
+use crate::Result;
+use crate::sql::Connection;
+use certwave_protocol::ids::Epoch;
+
+pub(crate) use source::Source;
+
+/// A ledger in the SQL database `D`.
+#[derive(Debug)]
+pub struct SqlLedger<D> {
+    database: PhantomData<D>,
+    writer: writer::Writer,
+    readers: reader::Readers,
+    /// The readers', then the writer's.
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl<D> SqlLedger<D> {
+    /// Starts the threads, one for each source.
+    pub(crate) fn start(writer: impl Source, readers: Vec<impl Source>) -> Result<Self> {
+        let (readers, mut threads) = reader::start(readers)?;
+        let (writer, thread) = writer::start(writer)?;
+        threads.push(thread);
+        Ok(Self {
+            database: PhantomData,
+            writer,
+            readers,
+            threads,
+        })
+    }
+
+    /// Starts the threads of a ledger that is opened for reading only: every write fails.
+    pub(crate) fn for_reading(readers: Vec<impl Source>) -> Result<Self> {
+        let (readers, threads) = reader::start(readers)?;
+        Ok(Self {
+            database: PhantomData,
+            writer: writer::none(),
+            readers,
+            threads,
+        })
+    }
+
+    /// Waits for what is under way and closes the database. Without it, dropping the ledger does the same in the background.
+    pub async fn close(self) {
+        let Self {
+            writer,
+            readers,
+            mut threads,
+            ..
+        } = self;
+        let join = tokio::task::spawn_blocking(move || {
+            // The writer comes last: as the last connection it moves SQLite's write-ahead log into the file.
+            let last = threads.pop();
+            drop(readers);
+            for thread in threads {
+                ended(thread);
+            }
+            drop(writer);
+            if let Some(last) = last {
+                ended(last);
+            }
+        });
+        if join.await.is_err() {
+            tracing::error!("closing the ledger was interrupted");
+        }
+    }
+
+    /// Operations that wait for the writer, for a metric.
+    pub(super) fn backlog(&self) -> usize {
+        self.writer.backlog()
+    }
+
+    async fn read<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        self.readers.run(work).await
+    }
+
+    /// Runs a write under an epoch; what it is about, it checks itself.
+    async fn fenced<T, F>(&self, epoch: Epoch, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, &term::Term) -> Result<T> + Send + 'static,
+    {
+        self.writer
+            .run(move |db| {
+                let term = term::Term::of(db, epoch)?;
+                work(db, &term)
+            })
+            .await
+    }
+}
+
+fn ended(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("a thread of the ledger panicked");
+    }
+}

@@ -1,0 +1,224 @@
+//! What time it is, and whether that is to be trusted: our clock is compared with the API server's, whose answers carry a date.
+//!
+//! Which of two clocks is wrong nobody can tell. So while they disagree, nothing happens that could not be taken back: nothing
+//! is retired, pruned or archived, and all else goes by the earlier one of both ([`now`]): nothing ends, and nothing falls due, by
+//! a clock that is ahead alone. What is signed must go on, or everybody is locked out; it is dated by the API server's clock then
+//! ([`dating`]), and by that we judge the certificates of others.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use certwave_core::model::Millis;
+use jiff::fmt::rfc2822;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
+use tokio::sync::watch;
+
+/// How far the clocks may be apart, seconds.
+pub const TOLERANCE_S: i64 = 300;
+/// A `Date` is in whole seconds.
+const RESOLUTION_MS: i64 = 1000;
+
+/// What the process goes by, once it has one.
+static RULING: OnceLock<Arc<Clock>> = OnceLock::new();
+
+/// The time, Unix milliseconds: the earlier one of the two clocks where they disagree.
+pub fn now() -> Millis {
+    RULING
+        .get()
+        .map_or_else(machine, |clock| earlier(machine(), clock.ahead()))
+}
+
+/// The time to put into what is signed, Unix milliseconds: see [`Clock::signing_time`].
+pub fn dating() -> Millis {
+    RULING.get().map_or_else(machine, |clock| clock.signing_time())
+}
+
+/// Unix milliseconds of this machine's clock, right or wrong.
+pub(crate) fn machine() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// Has TLS judge the certificates of others by [`dating`]: a clock that is off does not part us from every broker.
+#[derive(Debug)]
+pub(crate) struct Judging;
+
+impl TimeProvider for Judging {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = Duration::from_millis(u64::try_from(dating()).ok()?);
+        Some(UnixTime::since_unix_epoch(since))
+    }
+}
+
+/// See the module. One for each process.
+#[derive(Debug)]
+pub struct Clock {
+    /// Ours minus the API server's, milliseconds, as far as it cannot be the time that the answer took.
+    ahead: AtomicI64,
+    trusted: watch::Sender<bool>,
+    /// When they agreed again, if they ever disagreed.
+    agreed: Mutex<Option<Instant>>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self {
+            ahead: AtomicI64::new(0),
+            trusted: watch::Sender::new(true),
+            agreed: Mutex::default(),
+        }
+    }
+}
+
+impl Clock {
+    /// Has the whole process go by this clock from now on. The first call counts.
+    pub fn rule(self: &Arc<Self>) {
+        let _ = RULING.set(Arc::clone(self));
+    }
+
+    fn ahead(&self) -> Millis {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
+    /// The API server has answered with this `Date` header a request that was sent at `sent` and answered at `heard`, both by our
+    /// clock (Unix milliseconds).
+    pub fn heard(&self, date: &str, sent: Millis, heard: Millis) {
+        let Ok(date) = rfc2822::parse(date) else {
+            return;
+        };
+        let ahead = apart(date.timestamp().as_millisecond(), sent, heard);
+        self.ahead.store(ahead, Ordering::Relaxed);
+        let trusted = ahead.abs() <= TOLERANCE_S * 1000;
+        let turned = self
+            .trusted
+            .send_if_modified(|before| std::mem::replace(before, trusted) != trusted);
+        if turned {
+            *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        if turned && trusted {
+            tracing::info!("the clock agrees with the API server's again");
+        } else if turned {
+            tracing::error!(
+                ahead_seconds = ahead / 1000,
+                "the clock disagrees with the API server's: nothing is retired, pruned or archived"
+            );
+        }
+    }
+
+    /// Whether our clock and the API server's agree, as far as it has answered yet.
+    pub fn is_trusted(&self) -> bool {
+        *self.trusted.borrow()
+    }
+
+    /// For how long they have agreed at `now`; `None` while they do not. Times that were written down meanwhile may be off.
+    pub fn agreed_for(&self, now: Instant) -> Option<Duration> {
+        let agreed = *self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_trusted()
+            .then(|| agreed.map_or(Duration::MAX, |at| now.saturating_duration_since(at)))
+    }
+
+    /// Ours minus the API server's, seconds.
+    pub fn ahead_s(&self) -> i64 {
+        self.ahead() / 1000
+    }
+
+    /// Changes when the clocks begin to disagree, or agree again.
+    pub fn changes(&self) -> watch::Receiver<bool> {
+        self.trusted.subscribe()
+    }
+
+    /// The time to put into what is signed, Unix milliseconds: never after the API server's, as relying parties refuse what begins
+    /// in the future, and the API server's where ours is behind by more than is tolerated.
+    pub fn signing_time(&self) -> Millis {
+        corrected(machine(), self.ahead())
+    }
+}
+
+fn earlier(now: Millis, ahead: i64) -> Millis {
+    if ahead > TOLERANCE_S * 1000 {
+        now.saturating_sub(ahead)
+    } else {
+        now
+    }
+}
+
+fn corrected(now: Millis, ahead: i64) -> Millis {
+    if (-TOLERANCE_S * 1000..=0).contains(&ahead) {
+        now
+    } else {
+        // By how much exactly is known to a second only.
+        now.saturating_sub(ahead).saturating_sub(RESOLUTION_MS)
+    }
+}
+
+fn apart(theirs: Millis, sent: Millis, heard: Millis) -> i64 {
+    if theirs < sent - RESOLUTION_MS {
+        sent - RESOLUTION_MS - theirs
+    } else if theirs > heard {
+        heard - theirs
+    } else {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &str = "Mon, 21 Sep 2026 14:13:20 GMT";
+    const AT: Millis = 1_790_000_000_000;
+    const HOUR: Millis = 3_600_000;
+
+    #[test]
+    fn a_slow_answer_is_no_skew() {
+        assert_eq!(apart(AT, AT - 30_000, AT + 200), 0);
+        assert_eq!(apart(AT, AT + 900, AT + 950), 0, "a date has whole seconds");
+    }
+
+    #[test]
+    fn clocks_more_than_five_minutes_apart_are_not_trusted_until_they_agree() {
+        let clock = Clock::default();
+        assert_eq!(clock.agreed_for(Instant::now()), Some(Duration::MAX));
+        for (off, trusted) in [
+            (HOUR, false),
+            (0, true),
+            (-HOUR, false),
+            (250_000, true),
+            (365 * 24 * HOUR, false),
+            (-250_000, true),
+        ] {
+            clock.heard(DATE, AT + off, AT + off);
+            assert_eq!(clock.is_trusted(), trusted, "{off}");
+            assert_eq!(clock.agreed_for(Instant::now()).is_some(), trusted);
+        }
+        assert!(
+            clock
+                .agreed_for(Instant::now())
+                .is_some_and(|time| time < Duration::from_mins(1))
+        );
+        clock.heard("yesterday", AT + HOUR, AT + HOUR);
+        assert!(clock.is_trusted(), "what is no date says nothing");
+    }
+
+    #[test]
+    fn nothing_has_ended_by_a_clock_that_is_ahead_and_alone() {
+        let year = 365 * 24 * HOUR;
+        assert_eq!(earlier(AT + year, year), AT);
+        assert_eq!(earlier(AT - HOUR, -HOUR), AT - HOUR);
+        assert_eq!(earlier(AT + 60_000, 60_000), AT + 60_000, "as good as the same");
+    }
+
+    #[test]
+    fn a_crl_never_begins_in_the_api_servers_future() {
+        assert_eq!(corrected(AT + HOUR, HOUR), AT - RESOLUTION_MS);
+        assert_eq!(corrected(AT + 60_000, 60_000), AT - RESOLUTION_MS);
+        assert_eq!(
+            corrected(AT - HOUR, -HOUR),
+            AT - RESOLUTION_MS,
+            "or the CRL would end an hour early"
+        );
+        assert_eq!(corrected(AT - 60_000, -60_000), AT - 60_000);
+    }
+}

@@ -1,0 +1,192 @@
+//! CRLs over HTTP from one base URL, which the companion's arguments fix.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use axum::body::Body;
+use futures::TryStreamExt as _;
+use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, USER_AGENT};
+use http::{Request, StatusCode};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::RootCertStore;
+use serde::{Deserialize, Serialize};
+
+use crate::causes::causes;
+use crate::tls;
+
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("certwave-crl-sync/", env!("CARGO_PKG_VERSION")));
+/// For one answer: a list of a million entries over a slow line takes its time.
+const TIMEOUT: Duration = Duration::from_mins(1);
+/// An index names a scope for each month: some hundred bytes.
+const MAX_INDEX: usize = 1024 * 1024;
+
+/// The partitions of a CA, as served at `<base>/crl/<key id>/index.json`. It is not signed: it says where to look, no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// Each partition with the number of its CRL.
+    pub crls: Vec<IndexEntry>,
+}
+
+/// One partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexEntry {
+    /// Its name.
+    pub partition: String,
+    /// The number of the CRL published last.
+    pub number: u64,
+}
+
+/// Why something could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Nobody there, or the connection broke.
+    #[error("{url} cannot be fetched: {why}")]
+    Broken {
+        /// Which.
+        url: String,
+        /// Why.
+        why: String,
+    },
+    /// Another answer than 200.
+    #[error("{url} answers {status}")]
+    Status {
+        /// Which.
+        url: String,
+        /// What.
+        status: u16,
+    },
+    /// More than is read.
+    #[error("{url} answers with more than {max} bytes (--max-bytes)")]
+    Large {
+        /// Which.
+        url: String,
+        /// The limit.
+        max: usize,
+    },
+    /// No client can be made.
+    #[error("no TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl FetchError {
+    /// A short word of a closed set.
+    pub const fn category(&self) -> &'static str {
+        match self {
+            Self::Broken { .. } => "unreachable",
+            Self::Status { .. } => "status",
+            Self::Large { .. } => "too-large",
+            Self::Tls(_) => "tls",
+        }
+    }
+}
+
+/// Fetches below one base URL. Redirects are not followed.
+pub(super) struct Fetcher {
+    http: legacy::Client<HttpsConnector<HttpConnector>, Body>,
+    base: String,
+    max_bytes: usize,
+    indexes: HashMap<String, (HeaderValue, Index)>,
+}
+
+impl Fetcher {
+    pub(super) fn new(base: &str, max_bytes: usize) -> Result<Self, FetchError> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let tls = tls::trusting(roots)?.with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .build();
+        Ok(Self {
+            http: legacy::Client::builder(TokioExecutor::new()).build(connector),
+            base: base.trim_end_matches('/').to_owned(),
+            max_bytes,
+            indexes: HashMap::new(),
+        })
+    }
+
+    /// The partitions of a CA.
+    pub(super) async fn index(&mut self, issuer: &str) -> Result<Index, FetchError> {
+        let url = format!("{}/crl/{issuer}/index.json", self.base);
+        let known = self.indexes.get(issuer);
+        let (tag, body) = match self.get(&url, known.map(|(tag, _)| tag), MAX_INDEX).await? {
+            Answer::Same => {
+                return known
+                    .map(|(_, index)| index.clone())
+                    .ok_or(FetchError::Status { url, status: 304 });
+            }
+            Answer::Body(tag, body) => (tag, body),
+        };
+        let index: Index = serde_json::from_slice(&body).map_err(|error| FetchError::Broken {
+            url,
+            why: error.to_string(),
+        })?;
+        if let Some(tag) = tag {
+            self.indexes.insert(issuer.to_owned(), (tag, index.clone()));
+        }
+        Ok(index)
+    }
+
+    /// A CRL, whatever it may be.
+    pub(super) async fn crl(&self, issuer: &str, partition: &str) -> Result<Vec<u8>, FetchError> {
+        let url = format!("{}/crl/{issuer}/{partition}.crl", self.base);
+        match self.get(&url, None, self.max_bytes).await? {
+            Answer::Body(_, body) => Ok(body),
+            Answer::Same => Err(FetchError::Status { url, status: 304 }),
+        }
+    }
+
+    async fn get(&self, url: &str, tag: Option<&HeaderValue>, max: usize) -> Result<Answer, FetchError> {
+        let broken = |why: String| FetchError::Broken {
+            url: url.to_owned(),
+            why,
+        };
+        let mut request = Request::get(url).header(USER_AGENT, AGENT);
+        if let Some(tag) = tag {
+            request = request.header(IF_NONE_MATCH, tag);
+        }
+        let request = request.body(Body::empty()).map_err(|error| broken(error.to_string()))?;
+        let answer = async {
+            let response = self
+                .http
+                .request(request)
+                .await
+                .map_err(|error| broken(causes(&error)))?;
+            match response.status() {
+                StatusCode::OK => {}
+                StatusCode::NOT_MODIFIED => return Ok(Answer::Same),
+                status => {
+                    return Err(FetchError::Status {
+                        url: url.to_owned(),
+                        status: status.as_u16(),
+                    });
+                }
+            }
+            let tag = response.headers().get(ETAG).cloned();
+            let mut chunks = Body::new(response.into_body()).into_data_stream();
+            let mut body = Vec::new();
+            while let Some(chunk) = chunks.try_next().await.map_err(|error| broken(causes(&error)))? {
+                if body.len() + chunk.len() > max {
+                    return Err(FetchError::Large {
+                        url: url.to_owned(),
+                        max,
+                    });
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok(Answer::Body(tag, body))
+        };
+        tokio::time::timeout(TIMEOUT, answer)
+            .await
+            .unwrap_or_else(|_| Err(broken(format!("no answer within {} s", TIMEOUT.as_secs()))))
+    }
+}
+
+enum Answer {
+    Same,
+    Body(Option<HeaderValue>, Vec<u8>),
+}

@@ -1,0 +1,217 @@
+//! What decides when the CRL of a scope is made anew, and by which number: pure.
+
+use certwave_core::model::Millis;
+use certwave_pki::{CA_PARTITION, FULL_PARTITION, partition_of};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
+use crate::registry::CrlPolicy;
+
+/// What is appended to a partition's name for its delta CRLs.
+const DELTA: &str = ".delta";
+
+/// A CRL that is out. Times are Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// CRL number.
+    pub number: u64,
+    /// `thisUpdate`.
+    pub this_update: i64,
+    /// `nextUpdate`.
+    pub next_update: i64,
+    /// The last change in the ledger that it says.
+    pub covers: u64,
+    /// How many certificates it lists.
+    pub entries: usize,
+    /// It names where delta CRLs are (Freshest CRL, RFC 5280, 5.2.6).
+    pub names_deltas: bool,
+}
+
+/// The scope of a partition's delta CRLs.
+pub(super) fn delta_of(partition: &str) -> String {
+    format!("{partition}{DELTA}")
+}
+
+/// Whether this scope is one of delta CRLs.
+pub(super) fn is_delta(scope: &str) -> bool {
+    scope.ends_with(DELTA)
+}
+
+/// The kind of a scope, as metrics show it: names of partitions would grow without end.
+pub fn kind_of(scope: &str) -> &'static str {
+    match scope {
+        CA_PARTITION => "ca",
+        FULL_PARTITION => "full",
+        scope if is_delta(scope) => "delta",
+        _ => "partition",
+    }
+}
+
+/// Whether a name is that of a scope: whoever asks for another one need not bother the ledger.
+pub(super) fn is_scope(name: &str) -> bool {
+    let base = name.strip_suffix(DELTA).unwrap_or(name);
+    base == CA_PARTITION || base == FULL_PARTITION || end_of(base).is_some()
+}
+
+/// Whether a name may be a CA's key id, for the same reason.
+pub(crate) fn is_key_id(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 128 && name.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// When a month's partition dies, Unix seconds: nothing in it is valid from then on. `None`: never, or not a month.
+pub(crate) fn end_of(partition: &str) -> Option<i64> {
+    let (year, month) = partition.split_once('-')?;
+    if (year.len(), month.len()) != (4, 2) {
+        return None;
+    }
+    let (year, month) = (year.parse().ok()?, month.parse().ok()?);
+    let next = Date::new(year, month, 1).ok()?.last_of_month().tomorrow().ok()?;
+    let end = next.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second();
+    // `+999-01` and the like have a length that fits.
+    (partition_of(end - 1) == partition).then_some(end)
+}
+
+/// Whether the CRL of a scope is to be made anew for its age alone, or as deltas came to it or are no longer made. A dead partition's is made once more, so that what was
+/// revoked stays listed for one CRL after its end (RFC 5280, 3.3), and never again.
+pub(super) fn is_due(scope: &str, last: &Stamp, policy: &CrlPolicy, now: i64) -> bool {
+    if let Some(end) = end_of(scope)
+        && now >= end
+    {
+        return last.this_update < end;
+    }
+    last.names_deltas != names_deltas(scope, policy) || last.next_update - renew_before(last, policy) <= now
+}
+
+/// Whether a scope's CRL says where its delta CRLs are. The list of everything has none.
+pub(super) fn names_deltas(scope: &str, policy: &CrlPolicy) -> bool {
+    policy.complete_every.is_some() && !is_delta(scope) && scope != FULL_PARTITION
+}
+
+/// How long before its end a CRL is made anew. A `renewBefore` that is not below the validity would renew without pause.
+pub(super) fn renew_before(last: &Stamp, policy: &CrlPolicy) -> i64 {
+    renewed_before(last.this_update, last.next_update, policy)
+}
+
+/// The same by the times in a CRL, Unix seconds.
+pub(super) fn renewed_before(this_update: i64, next_update: i64, policy: &CrlPolicy) -> i64 {
+    policy.renew_before.min((next_update - this_update) / 2)
+}
+
+/// Whether a partition is dead and its last CRL made: nobody needs another one.
+pub fn is_over(scope: &str, last: &Stamp) -> bool {
+    end_of(scope).is_some_and(|end| last.this_update >= end)
+}
+
+/// CRL numbers rise over restarts and restored backups: by the clock, and by one where the clock stands behind.
+pub(super) fn next_number(last: u64, now: Millis) -> u64 {
+    last.saturating_add(1).max(u64::try_from(now).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-10-01T00:00:00Z
+    const OCTOBER: i64 = 1_790_812_800;
+    const DAY: i64 = 86_400;
+    const POLICY: CrlPolicy = CrlPolicy {
+        validity: 7 * DAY,
+        renew_before: 3 * DAY,
+        complete_every: None,
+    };
+
+    fn made(this_update: i64) -> Stamp {
+        Stamp {
+            number: 1,
+            this_update,
+            next_update: this_update + POLICY.validity,
+            covers: 0,
+            entries: 0,
+            names_deltas: false,
+        }
+    }
+
+    #[test]
+    fn numbers_rise_whatever_the_clock_says() {
+        assert_eq!(next_number(0, 1_790_000_000_000), 1_790_000_000_000);
+        assert_eq!(next_number(1_790_000_000_005, 1_790_000_000_000), 1_790_000_000_006);
+        assert_eq!(next_number(7, -5), 8);
+    }
+
+    #[test]
+    fn a_month_dies_when_it_is_over() {
+        assert_eq!(end_of("2026-09"), Some(OCTOBER));
+        assert_eq!(end_of("2026-12"), Some(OCTOBER + 92 * DAY));
+        for no_month in [
+            "ca",
+            "full",
+            "2026-13",
+            "2026-9",
+            "+026-09",
+            "2026-09.delta",
+            "2026-+9",
+            "",
+        ] {
+            assert_eq!(end_of(no_month), None, "{no_month}");
+        }
+    }
+
+    #[test]
+    fn names_of_scopes_are_known_by_their_form() {
+        for name in ["ca", "full", "2026-09", "2026-09.delta", "ca.delta"] {
+            assert!(is_scope(name), "{name}");
+        }
+        for name in ["", "..", "2026", "ca.delta.delta", "CA", "2026-00"] {
+            assert!(!is_scope(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_crl_is_made_anew_before_its_end() {
+        let crl = made(OCTOBER);
+        assert!(!is_due("ca", &crl, &POLICY, OCTOBER + 4 * DAY - 1));
+        assert!(is_due("ca", &crl, &POLICY, OCTOBER + 4 * DAY));
+        let hasty = CrlPolicy {
+            renew_before: 30 * DAY,
+            ..POLICY
+        };
+        assert!(!is_due("ca", &crl, &hasty, OCTOBER + 3 * DAY), "not in every round");
+        assert!(is_due("ca", &crl, &hasty, OCTOBER + 4 * DAY));
+    }
+
+    #[test]
+    fn a_crl_is_made_anew_when_deltas_come_or_go() {
+        let deltas = CrlPolicy {
+            complete_every: Some(DAY),
+            ..POLICY
+        };
+        let plain = made(OCTOBER);
+        let named = Stamp {
+            names_deltas: true,
+            ..plain
+        };
+        for scope in ["ca", "2026-12"] {
+            assert!(
+                is_due(scope, &plain, &deltas, OCTOBER) && is_due(scope, &named, &POLICY, OCTOBER),
+                "{scope}"
+            );
+            assert!(
+                !is_due(scope, &named, &deltas, OCTOBER) && !is_due(scope, &plain, &POLICY, OCTOBER),
+                "{scope}"
+            );
+        }
+        for scope in ["full", "2026-12.delta"] {
+            assert!(!is_due(scope, &plain, &deltas, OCTOBER), "{scope}");
+        }
+    }
+
+    #[test]
+    fn a_dead_partition_gets_one_more_crl_and_no_other() {
+        let before = made(OCTOBER - DAY);
+        assert!(!is_due("2026-09", &before, &POLICY, OCTOBER - 1));
+        assert!(is_due("2026-09", &before, &POLICY, OCTOBER));
+        let last = made(OCTOBER + 5);
+        assert!(is_over("2026-09", &last) && !is_over("2026-09", &before));
+        assert!(!is_due("2026-09", &last, &POLICY, OCTOBER + 400 * DAY));
+    }
+}

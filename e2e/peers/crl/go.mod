@@ -1,0 +1,3 @@
+module certwave.dev/e2e/peers/crl
+
+go 1.26.0

@@ -1,0 +1,3 @@
+//! Relying parties that are no brokers.
+
+mod tls;
