@@ -1,5 +1,6 @@
 //! etcd and kube-apiserver as two processes on loopback.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub(super) struct Local {
     // Fields drop in this order: the API server ends before its store.
     api: Process,
     _etcd: Process,
+    etcd_port: u16,
     arguments: ApiArguments,
     kubeconfig: PathBuf,
 }
@@ -64,6 +66,7 @@ impl Local {
         let mut local = Self {
             api: arguments.spawn()?,
             _etcd: etcd,
+            etcd_port,
             arguments,
             kubeconfig,
         };
@@ -77,6 +80,11 @@ impl Local {
 
     pub(super) fn api(&self) -> &Process {
         &self.api
+    }
+
+    /// Where etcd answers.
+    pub(super) fn etcd(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.etcd_port).into()
     }
 
     pub(super) async fn restart(&mut self) -> Result<()> {

@@ -222,6 +222,17 @@ impl ApiServer {
         Ok(self.client().await?.request_text(request).await?)
     }
 
+    /// The metrics of the etcd behind it.
+    ///
+    /// # Errors
+    /// When it is not one of ours, or does not answer.
+    pub async fn etcd_metrics(&self) -> Result<String> {
+        match &self.backend {
+            Backend::Local(local) => Ok(crate::http::get(local.etcd(), "/metrics").await?.1),
+            Backend::Current | Backend::Kind(_) => bail!("only an etcd of the tests' own tells what was put into it"),
+        }
+    }
+
     /// The API server's process, where it is one of ours.
     pub fn process(&self) -> Option<&Process> {
         match &self.backend {

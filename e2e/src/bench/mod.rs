@@ -3,7 +3,6 @@
 mod core;
 pub mod crl;
 mod fixed;
-mod idle;
 mod ledger;
 mod ocsp;
 pub mod peers;
@@ -11,6 +10,7 @@ mod pki;
 pub mod preload;
 mod revocation;
 mod rotation;
+mod scale;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -22,10 +22,19 @@ use serde::Serialize;
 use crate::stack::FleetOptions;
 
 /// What can be measured, by name.
-pub const GROUPS: [&str; 8] = ["core", "pki", "crl", "ledger", "rotation", "idle", "ocsp", "revocation"];
+pub const GROUPS: [&str; 8] = [
+    "core",
+    "pki",
+    "crl",
+    "ledger",
+    "rotation",
+    "scale",
+    "ocsp",
+    "revocation",
+];
 /// The argument with which the benchmarks start themselves as the bare server that others are compared to.
 pub const FIXED: &str = "serve-fixed";
-/// Divides the counts of `ocsp`, `revocation` and all of [`peers`], for whoever only wants to see whether they run.
+/// Divides the counts of `scale`, `ocsp`, `revocation` and all of [`peers`], for whoever only wants to see whether they run.
 const DIVISOR: &str = "CERTWAVE_BENCH_DIVISOR";
 
 pub use fixed::serve as serve_fixed;
@@ -100,11 +109,12 @@ pub async fn run(groups: &[String], report: &mut Report) -> Result<()> {
     if wanted("rotation") {
         rotation::measure(report).await.context("rotation")?;
     }
-    if wanted("idle") {
-        for devices in [2_000, 20_000, 100_000] {
-            idle::measure(devices, report)
+    if wanted("scale") {
+        for devices in [1_000, 10_000, 100_000] {
+            let devices = scaled(devices);
+            scale::measure(devices, report)
                 .await
-                .with_context(|| format!("{devices} idle devices"))?;
+                .with_context(|| format!("{devices} devices"))?;
         }
     }
     if wanted("ocsp") {

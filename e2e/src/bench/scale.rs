@@ -1,0 +1,237 @@
+//! What a fleet costs the controller, the API server and etcd as it grows.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use certwave_crds::CertificateAuthority;
+use certwave_ledger::{Ledger as _, SqliteLedger};
+use serde_json::json;
+
+use super::rotation::{answered, run};
+use super::wire::cpu_seconds;
+use super::{FLEET, Report, number, preload, seconds};
+use crate::http::sample;
+use crate::stack::{Simulation, Stack, objects};
+use crate::tools::progress;
+use crate::wait::wait_for;
+
+/// Of a large fleet so many are connected and rotate; the rest have certificates and are offline. More have no port: the near ends of
+/// all their connections are on one address.
+const CONNECTED: usize = 10_000;
+/// The pace at which answers are timed, jobs a minute: a wave that takes its time, as waves do.
+const PACED: u32 = 3_000;
+const PACED_FOR: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_mins(30);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const WRITES: [&str; 5] = ["POST", "PUT", "PATCH", "APPLY", "DELETE"];
+const READS: [&str; 2] = ["GET", "LIST"];
+
+/// With so many devices: `scale.first_ready`, from the start of a controller with an empty ledger until it counts them all; `scale.ready`, the same with a ledger that knows them; `scale.rss`
+/// after a rotation; `scale.throughput`; and for each rotation `scale.cpu`, `scale.api_writes`, `scale.api_reads` and
+/// `scale.etcd_bytes`; `scale.answer.p99` while a wave runs at 50 a second.
+pub(super) async fn measure(devices: usize, report: &mut Report) -> Result<()> {
+    let mut stack = fleet(devices, report).await?;
+    let simulation = Simulation {
+        devices: devices.min(CONNECTED),
+        state: None,
+        report: None,
+        claim: stack.create_claim(devices)?,
+        seed: 1,
+        connect_rate: 2_000,
+        faults: Vec::new(),
+    };
+    let connected = simulation.devices;
+    stack.start_devices(&simulation)?;
+    // The others have certificates already.
+    counted(&stack, devices, &["state=\"Active\""]).await?;
+    progress(&format!("{connected} of {devices} devices are connected"));
+
+    quiet(&stack).await?;
+    let pid = stack.controller()?.id();
+    let before = Spent::so_far(&stack, pid).await?;
+    let (start, rotation) = (Instant::now(), objects::rotation(stack.namespace(), "all"));
+    let confirmed = run(&mut stack, connected, &rotation).await?;
+    let rate = confirmed / start.elapsed().as_secs_f64();
+    quiet(&stack).await?;
+    let after = Spent::so_far(&stack, pid).await?;
+    let each = |of: fn(&Spent) -> f64| (of(&after) - of(&before)) / confirmed.max(1.0);
+    let mut add =
+        |name: &str, value: f64, unit: &'static str| report.add(format!("scale.{name}.{devices}"), value, unit);
+    add("throughput", rate, "1/s")?;
+    add("cpu", each(|spent| spent.cpu) * 1e3, "ms/rotation")?;
+    add("api_writes", each(|spent| spent.writes), "1/rotation")?;
+    add("api_reads", each(|spent| spent.reads), "1/rotation")?;
+    add("etcd_bytes", each(|spent| spent.etcd) / 1024.0, "KiB/rotation")?;
+    let resident = stack.controller()?.resident_bytes()?;
+    add("rss", number(resident / 1024) / 1024.0, "MiB")?;
+    let p99 = paced(&stack, connected).await?;
+    add("answer.p99", p99 * 1e3, "ms")?;
+
+    stack.stop_devices();
+    stack.stop_controller()?;
+    let ready = start_and_count(&mut stack, devices).await?;
+    add("ready", ready, "s")
+}
+
+/// Starts the controller; how long it takes until its metrics count every device, seconds.
+async fn start_and_count(stack: &mut Stack, devices: usize) -> Result<f64> {
+    let start = Instant::now();
+    stack.start_controller().await?;
+    counted(stack, devices, &[]).await?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// A stack in which this many devices are declared; those that will not be connected have certificates already.
+async fn fleet(devices: usize, report: &mut Report) -> Result<Stack> {
+    let mut stack = Stack::prepare("scale").await?;
+    stack.apply_foundation(&FLEET)?;
+    stack.declare_devices((1..=devices).map(Simulation::device_id)).await?;
+    progress(&format!("{devices} devices declared"));
+    let first = start_and_count(&mut stack, devices).await?;
+    report.add(format!("scale.first_ready.{devices}"), first, "s")?;
+    if devices > CONNECTED {
+        give_certificates(&mut stack, CONNECTED + 1..=devices).await?;
+    }
+    stack.start_broker().await?;
+    Ok(stack)
+}
+
+/// Gives devices certificates as if they had enrolled, and waits until their objects show them.
+async fn give_certificates(stack: &mut Stack, places: std::ops::RangeInclusive<usize>) -> Result<()> {
+    let authority = stack.objects::<CertificateAuthority>().get(objects::CA).await?;
+    let key_id = authority
+        .status
+        .and_then(|status| status.key_id)
+        .context("the CA has no key")?;
+    let count = places.clone().count();
+    let broker = stack.namespace().to_owned();
+    let ids = places.map(|place| preload::identity(&broker, &Simulation::device_id(place)));
+    let ids = ids.collect::<Result<Vec<_>>>()?;
+    stack.stop_controller()?;
+    let ledger = SqliteLedger::open(stack.ledger())?;
+    let epoch = ledger.take_epoch("bench", seconds() * 1000).await?;
+    let given = preload::give(&ledger, epoch, &key_id, &ids).await;
+    // The file is in use until its last write is through.
+    ledger.close().await;
+    given?;
+    stack.start_controller().await?;
+    counted(stack, count, &["state=\"Active\""]).await?;
+    quiet(stack).await
+}
+
+/// Waits until the controller counts so many devices.
+async fn counted(stack: &Stack, count: usize, with: &[&str]) -> Result<()> {
+    wait_for("the controller to count the devices", PATIENCE, || async {
+        let counted = sample(&stack.controller_metrics().await?, "certwave_devices", with).unwrap_or_default();
+        ensure!(counted >= number(count), "{counted} of {count}");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until two seconds pass in which hardly anybody writes: what is written late belongs to what it tells.
+async fn quiet(stack: &Stack) -> Result<()> {
+    wait_for("the API server to be left alone", PATIENCE, || async {
+        let before = answered(&stack.api.metrics().await?, &WRITES, &[]);
+        tokio::time::sleep(2 * LOOK_EVERY).await;
+        let written = answered(&stack.api.metrics().await?, &WRITES, &[]) - before;
+        ensure!(written <= 2.0, "{written} writes");
+        Ok(())
+    })
+    .await
+}
+
+/// What was spent since everything began.
+struct Spent {
+    /// The controller's CPU time, seconds.
+    cpu: f64,
+    /// Writes that the API server answered.
+    writes: f64,
+    /// Reads that it answered, without those of this benchmark, which looks at the Rotation.
+    reads: f64,
+    /// Bytes put into etcd, revisions that were compacted later among them.
+    etcd: f64,
+}
+
+impl Spent {
+    async fn so_far(stack: &Stack, pid: u32) -> Result<Self> {
+        let (api, etcd) = (stack.api.metrics().await?, stack.api.etcd_metrics().await?);
+        Ok(Self {
+            cpu: cpu_seconds(pid)?,
+            writes: answered(&api, &WRITES, &[]),
+            reads: answered(&api, &READS, &["", "rotations"]),
+            etcd: sample(&etcd, "etcd_debugging_mvcc_total_put_size_in_bytes", &[])
+                .context("etcd does not say how much was put into it")?,
+        })
+    }
+}
+
+/// Rotates at [`PACED`] for a while; below what time 99 of 100 messages were answered in it, seconds.
+async fn paced(stack: &Stack, connected: usize) -> Result<f64> {
+    let mut rotation = objects::rotation(stack.namespace(), "paced");
+    rotation["spec"]["limits"] = json!({ "maxInFlight": FLEET.max_in_flight, "maxPerMinute": PACED });
+    stack.api.apply(&rotation.to_string())?;
+    let begun = || async {
+        let status = stack.rotation("paced").await?.status.unwrap_or_default();
+        let confirmed = status.counts.confirmed;
+        ensure!(confirmed > 0, "{confirmed} are confirmed");
+        Ok(confirmed)
+    };
+    wait_for("the first devices of the paced rotation", PATIENCE, begun).await?;
+    let before = stack.controller_metrics().await?;
+    let start = Instant::now();
+    while start.elapsed() < PACED_FOR {
+        let confirmed = begun().await?;
+        if usize::try_from(confirmed)? >= connected {
+            break;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let after = stack.controller_metrics().await?;
+    histogram_quantile(0.99, "certwave_message_duration_seconds", &before, &after)
+        .context("no message was answered meanwhile")
+}
+
+/// What Prometheus' `histogram_quantile` says of the observations between two expositions: linear within a bucket.
+fn histogram_quantile(quantile: f64, name: &str, before: &str, after: &str) -> Option<f64> {
+    let name = format!("{name}_bucket");
+    let bounds = after.lines().filter_map(|line| {
+        let bound = line.strip_prefix(&name)?.split_once("le=\"")?.1.split_once('"')?.0;
+        bound.parse::<f64>().ok().map(|parsed| (bound, parsed))
+    });
+    let up_to = |bound: &str| {
+        let label = format!("le=\"{bound}\"");
+        let count = |exposition| sample(exposition, &name, &[&label]).unwrap_or_default();
+        count(after) - count(before)
+    };
+    let rank = quantile * up_to("+Inf");
+    let mut below = (0.0, 0.0);
+    for (bound, upper) in bounds {
+        let count = up_to(bound);
+        if count >= rank && count > 0.0 {
+            // More than the last finite bound nobody knows.
+            let upper = if upper.is_finite() { upper } else { below.0 };
+            return Some(below.0 + (upper - below.0) * (rank - below.1) / (count - below.1));
+        }
+        below = (upper, count);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = "d_bucket{le=\"0.01\"} 10\nd_bucket{le=\"0.02\"} 20\nd_bucket{le=\"+Inf\"} 20\nd_count 20\n";
+    const AFTER: &str = "d_bucket{le=\"0.01\"} 60\nd_bucket{le=\"0.02\"} 119\nd_bucket{le=\"+Inf\"} 120\nd_count 120\n";
+
+    #[test]
+    fn a_quantile_is_of_what_was_observed_between_two_looks() {
+        let quantile = |of: f64| histogram_quantile(of, "d", BEFORE, AFTER);
+        assert_eq!(quantile(0.5), Some(0.01));
+        assert_eq!(quantile(0.25), Some(0.005));
+        assert_eq!(quantile(0.99), Some(0.02));
+        assert_eq!(quantile(1.0), Some(0.02));
+        assert_eq!(histogram_quantile(0.5, "d", AFTER, AFTER), None);
+    }
+}
