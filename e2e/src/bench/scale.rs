@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use certwave_crds::CertificateAuthority;
+use certwave_crds::{CertificateAuthority, DeviceCertificate};
 use certwave_ledger::{Ledger as _, SqliteLedger};
+use kube::Resource as _;
 use serde_json::json;
 
 use super::rotation::{answered, run};
@@ -26,9 +27,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const WRITES: [&str; 5] = ["POST", "PUT", "PATCH", "APPLY", "DELETE"];
 const READS: [&str; 2] = ["GET", "LIST"];
 
-/// With so many devices: `scale.first_ready`, from the start of a controller with an empty ledger until it counts them all; `scale.ready`, the same with a ledger that knows them; `scale.rss`
-/// after a rotation; `scale.throughput`; and for each rotation `scale.cpu`, `scale.api_writes`, `scale.api_reads` and
-/// `scale.etcd_bytes`; `scale.answer.p99` while a wave runs at 50 a second.
+/// With so many devices:
+/// - `scale.first_ready`, from the start of a controller with an empty ledger until it counts them all; `scale.ready`, the same with a
+///   ledger that knows them;
+/// - `scale.throughput`, and for each rotation `scale.cpu`, `scale.api_writes`, `scale.api_reads`, `scale.etcd_bytes`;
+/// - after it `scale.rss` and `scale.apiserver_rss`; `scale.object` and `scale.ledger`, what a device takes on disk;
+/// - `scale.answer.p99` while a wave runs at 50 jobs a second.
 pub(super) async fn measure(devices: usize, report: &mut Report) -> Result<()> {
     let mut stack = fleet(devices, report).await?;
     let simulation = Simulation {
@@ -62,8 +66,13 @@ pub(super) async fn measure(devices: usize, report: &mut Report) -> Result<()> {
     add("api_writes", each(|spent| spent.writes), "1/rotation")?;
     add("api_reads", each(|spent| spent.reads), "1/rotation")?;
     add("etcd_bytes", each(|spent| spent.etcd) / 1024.0, "KiB/rotation")?;
-    let resident = stack.controller()?.resident_bytes()?;
-    add("rss", number(resident / 1024) / 1024.0, "MiB")?;
+    add("rss", mebibytes(stack.controller()?.resident_bytes()?), "MiB")?;
+    if let Some(server) = stack.api.process() {
+        add("apiserver_rss", mebibytes(server.resident_bytes()?), "MiB")?;
+    }
+    add("object", object_bytes(&stack).await? / 1024.0, "KiB")?;
+    let ledger = std::fs::metadata(stack.ledger())?.len();
+    add("ledger", mebibytes(ledger) * 1024.0 / number(devices), "KiB/device")?;
     let p99 = paced(&stack, connected).await?;
     add("answer.p99", p99 * 1e3, "ms")?;
 
@@ -79,6 +88,18 @@ async fn start_and_count(stack: &mut Stack, devices: usize) -> Result<f64> {
     stack.start_controller().await?;
     counted(stack, devices, &[]).await?;
     Ok(start.elapsed().as_secs_f64())
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    number(bytes / 1024) / 1024.0
+}
+
+/// What a device's object takes in etcd, which keeps custom resources as JSON.
+async fn object_bytes(stack: &Stack) -> Result<f64> {
+    let name = Simulation::device_id(1);
+    let url = DeviceCertificate::url_path(&(), Some(stack.namespace()));
+    let request = http::Request::get(format!("{url}/{name}")).body(Vec::new())?;
+    Ok(number(stack.client().request_text(request).await?.len()))
 }
 
 /// A stack in which this many devices are declared; those that will not be connected have certificates already.
