@@ -174,7 +174,11 @@ impl Unit {
         let journal = self.journal()?;
         let slot = journal.active?;
         let store = Store::new(Shared(Arc::clone(&self.memory)));
-        let leaf = store.certificate(slot).ok()?.first().map(|leaf| Fingerprint::of(leaf))?;
+        let leaf = store
+            .certificate(slot)
+            .ok()?
+            .first()
+            .map(|leaf| Fingerprint::of(leaf))?;
         certwave_agent::store::KeyStore::spki(&store, slot).ok()?;
         Some(leaf).filter(|leaf| journal.held(slot).is_some_and(|held| held.leaf == *leaf))
     }

@@ -10,7 +10,7 @@ use crate::api::Key;
 use crate::os;
 use crate::replica::NAMESPACE as LEASES;
 use crate::weather::{Condition, Place};
-use crate::world::{Person, World};
+use crate::world::{Campaign, Person, World};
 
 /// How often somebody looks what is to begin or end, milliseconds.
 const TICK: u64 = 250;
@@ -79,15 +79,15 @@ pub struct Faults {
 impl Faults {
     /// Draws them.
     pub fn plan(random: &mut StdRng) -> Self {
-        let end = random.random_range(30_000..90_000);
+        let end = random.random_range(15_000..60_000);
         // A swarm: only some kinds in each run, so that those that hide others are missing at times.
         let kinds: Vec<u32> = (0..KINDS).filter(|_| random.random_bool(0.35)).collect();
-        let count = random.random_range(2..14);
+        let count = random.random_range(2..16);
         let mut all: Vec<Planned> = (0..count)
             .filter_map(|_| {
                 let kind = *kinds.get(random.random_range(0..kinds.len().max(1)))?;
                 let from = random.random_range(0..end);
-                let lasts = if random.random_bool(0.3) { 45_000 } else { 12_000 };
+                let lasts = if random.random_bool(0.2) { 45_000 } else { 10_000 };
                 let fault = draw(kind, random);
                 let until = from + random.random_range(200..lasts);
                 Some(Planned {
@@ -115,7 +115,13 @@ impl Faults {
     ///
     /// # Errors
     /// When what a person changes is gone.
-    pub async fn happen(&self, world: &World, random: &mut StdRng, person: &mut Person) -> anyhow::Result<()> {
+    pub async fn happen(
+        &self,
+        world: &World,
+        random: &mut StdRng,
+        person: &mut Person,
+        campaign: &mut Campaign,
+    ) -> anyhow::Result<()> {
         let start = os::elapsed_ms();
         let mut begun = vec![false; self.all.len()];
         let mut ended = vec![false; self.all.len()];
@@ -133,6 +139,7 @@ impl Faults {
                     end(planned.fault, world);
                 }
             }
+            campaign.go_on(world)?;
             person.act(world)?;
             // Whoever has ended by itself is started again, unless somebody keeps it down.
             for (number, replica) in world.replicas.iter().enumerate() {
@@ -143,8 +150,8 @@ impl Faults {
                     };
                     whose && (planned.from..planned.until).contains(&now)
                 });
-                if !down && !replica.runs() {
-                    replica.start()?;
+                if !down {
+                    replica.keep()?;
                 }
             }
             if now >= self.end {

@@ -95,6 +95,11 @@ impl Judge {
         self.lock().released.insert(device);
     }
 
+    /// Whether somebody whom a person has let in again is still on the broker's lists.
+    pub fn awaits_release(&self) -> bool {
+        !self.lock().released.is_empty()
+    }
+
     /// Whether a person has barred it.
     pub fn is_barred(&self, device: usize) -> bool {
         self.lock().barred.contains(&device)

@@ -18,6 +18,7 @@ use crate::broker::Broker;
 use crate::dial::ToBroker;
 use crate::history::History;
 use crate::judge::Judge;
+use crate::os;
 use crate::weather::{Life, ToLedger, Weather};
 
 /// The name of the ledger in this process's memory.
@@ -26,6 +27,9 @@ pub const LEDGER: &str = "certwave";
 pub const NAMESPACE: &str = "certwave-system";
 /// Where CRLs are read.
 pub const PUBLICATION: &str = "http://crl.example.com";
+
+/// How long whoever restarts a replica waits, milliseconds.
+const RESTART: i64 = 2000;
 
 /// What replicas are made of.
 pub struct Ground {
@@ -48,6 +52,8 @@ pub struct Replica {
     number: usize,
     ground: Arc<Ground>,
     now: Mutex<Option<Process>>,
+    /// When it was found to have ended.
+    ended: Mutex<Option<i64>>,
 }
 
 struct Process {
@@ -63,6 +69,7 @@ impl Replica {
             number,
             ground: Arc::clone(ground),
             now: Mutex::default(),
+            ended: Mutex::default(),
         }
     }
 
@@ -84,6 +91,22 @@ impl Replica {
             stop,
             task: task.abort_handle(),
         });
+        Ok(())
+    }
+
+    /// Starts it again where it has ended by itself, after a while, as a kubelet does.
+    ///
+    /// # Errors
+    /// When the ledger cannot be opened.
+    pub fn keep(&self) -> anyhow::Result<()> {
+        let now = os::elapsed_ms();
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.runs() {
+            *ended = None;
+        } else if now - *ended.get_or_insert(now) >= RESTART {
+            *ended = None;
+            self.start()?;
+        }
         Ok(())
     }
 

@@ -202,15 +202,18 @@ impl World {
 
     async fn go(&mut self, random: &mut StdRng, faults: Faults, mutant: Option<Mutant>) -> anyhow::Result<()> {
         let unlimited = mutant == Some(Mutant::LimitIsIgnored);
-        self.rotate("first", unlimited)?;
         let mut person = Person::new(random, self.units.len());
-        faults.happen(self, random, &mut person).await?;
+        let mut campaign = Campaign { unlimited, rounds: 0 };
+        faults.happen(self, random, &mut person, &mut campaign).await?;
         self.clear_up()?;
         person.settle(self)?;
-        self.complete("first", 1800).await?;
+        self.complete(&campaign.name(), 600).await?;
+        // Whoever was released is in the line again.
+        let free = || (!self.ground.judge.awaits_release()).then_some(());
+        wait_for("the release of who was on hold", 120, free).await?;
         let before = self.certificates();
         self.rotate("last", unlimited)?;
-        self.complete("last", 900).await?;
+        self.complete("last", 400).await?;
         // Until all have been told of the end, and old certificates are retired.
         let mut left = Vec::new();
         for _ in 0..240 {
@@ -261,17 +264,18 @@ impl World {
         Ok(())
     }
 
+    /// How a Rotation has ended, if it has.
+    fn over(&self, name: &str) -> Option<String> {
+        let rotation = self.ground.api.get(&Key::new("rotations", NAMESPACE, name))?;
+        let phase = rotation["status"]["phase"].as_str()?;
+        matches!(phase, "Complete" | "Failed" | "Aborted").then(|| phase.to_owned())
+    }
+
     /// Waits for a Rotation's end; whoever has ended is started again meanwhile.
     async fn complete(&self, name: &str, seconds: i64) -> anyhow::Result<()> {
-        let key = Key::new("rotations", NAMESPACE, name);
         let over = || {
             self.keep_running();
-            let rotation = self.ground.api.get(&key)?;
-            let phase = rotation["status"]["phase"].as_str()?.to_owned();
-            match phase.as_str() {
-                "Complete" | "Failed" | "Aborted" => Some(phase),
-                _ => None,
-            }
+            self.over(name)
         };
         let phase = wait_for(&format!("the end of the Rotation {name}"), seconds, over).await?;
         self.ground.history.say(format!("the Rotation {name} is over: {phase}"));
@@ -284,14 +288,38 @@ impl World {
     /// Starts those again that have ended.
     pub fn keep_running(&self) {
         for replica in &self.replicas {
-            if !replica.runs()
-                && let Err(error) = replica.start()
-            {
+            if let Err(error) = replica.keep() {
                 self.ground
                     .history
                     .breach(format!("a replica cannot be started: {error}"));
             }
         }
+    }
+}
+
+/// Rotations of the whole fleet, one after the other.
+pub struct Campaign {
+    /// They have no limits, by mistake.
+    unlimited: bool,
+    rounds: usize,
+}
+
+impl Campaign {
+    /// The one that was begun last.
+    pub fn name(&self) -> String {
+        format!("round-{}", self.rounds)
+    }
+
+    /// Begins the next one where the one before is over.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn go_on(&mut self, world: &World) -> anyhow::Result<()> {
+        if self.rounds > 0 && world.over(&self.name()).is_none() {
+            return Ok(());
+        }
+        self.rounds += 1;
+        world.rotate(&self.name(), self.unlimited)
     }
 }
 
@@ -333,12 +361,12 @@ impl Person {
             7..8 => Does::Pauses,
             _ => Does::Nothing,
         };
-        let at = os::elapsed_ms() + random.random_range(1000..40_000);
+        let at = os::elapsed_ms() + random.random_range(500..25_000);
         Self {
             device: random.random_range(0..devices),
             does,
             at,
-            until: at + random.random_range(1000..40_000),
+            until: at + random.random_range(1000..30_000),
             done: 0,
         }
     }
@@ -383,7 +411,7 @@ impl Person {
                 change(world, &device, &json!({ "spec": { "revocation": revocation } }))?;
             }
             Does::Pauses => {
-                let rotation = Key::new("rotations", NAMESPACE, "first");
+                let rotation = Key::new("rotations", NAMESPACE, "round-1");
                 change(
                     world,
                     &rotation,
@@ -409,7 +437,7 @@ impl Person {
                 Ok(())
             }
             Does::Pauses => {
-                let rotation = Key::new("rotations", NAMESPACE, "first");
+                let rotation = Key::new("rotations", NAMESPACE, "round-1");
                 world.ground.history.say("a person lets the Rotation go on");
                 change(
                     world,
