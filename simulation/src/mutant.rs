@@ -25,14 +25,10 @@ pub enum Mutant {
     ProofIsDropped,
     /// The ledger drops CRLs silently.
     CrlsAreDropped,
-    /// The ledger forgets when somebody must look at a device again.
-    DeadlinesAreForgotten,
     /// The ledger takes each change for shown already.
     NothingIsShown,
     /// A Rotation's limit is not the one that was asked for.
     LimitIsIgnored,
-    /// Everybody who looks at a Lease is told that it is theirs.
-    LeasesAreForAll,
 }
 
 impl Mutant {
@@ -70,15 +66,10 @@ impl Mutant {
             Self::CrlsAreDropped => {
                 rule("BEFORE UPDATE ON crls BEGIN SELECT RAISE(IGNORE); END")?;
             }
-            Self::DeadlinesAreForgotten => rule(
-                "AFTER UPDATE OF wake_at ON devices WHEN NEW.wake_at IS NOT NULL
-                 BEGIN UPDATE devices SET wake_at = NULL WHERE id = NEW.id; END",
-            )?,
             Self::NothingIsShown => rule(
                 "AFTER UPDATE OF project_rev ON devices
                  BEGIN UPDATE devices SET projected_rev = project_rev WHERE id = NEW.id; END",
             )?,
-            Self::LeasesAreForAll => ground.api.misbehave(|faults| faults.leases_for_all = true),
         }
         Ok(())
     }

@@ -51,8 +51,6 @@ pub struct Faults {
     pub stale: u64,
     /// A mistake made on purpose: a write to a status is answered and not made.
     pub forgets_statuses: bool,
-    /// A mistake made on purpose: everybody who looks at a Lease is told that it is theirs.
-    pub leases_for_all: bool,
     /// A mistake made on purpose: watches leave some deletions and changes out.
     pub hides_changes: u32,
 }
@@ -193,17 +191,7 @@ impl ApiServer {
                 |object| whole(200, object.to_string()),
             );
         }
-        let mut asked = asked.clone();
-        if faults.leases_for_all && asked.plural == "leases" {
-            asked.body["metadata"]["resourceVersion"] = Value::Null;
-        }
-        let mut answer = self.store().answer(&asked, os::now_ms());
-        if faults.leases_for_all
-            && asked.plural == "leases"
-            && let Ok((_, lease)) = &mut answer
-        {
-            give(lease, life.replica);
-        }
+        let answer = self.store().answer(asked, os::now_ms());
         if !asked.method.is_safe() {
             self.changed.notify_waiters();
         }
@@ -297,17 +285,6 @@ impl Watch {
                 }
             }
         }
-    }
-}
-
-/// Says of a Lease, or of each of a list, that a replica holds it.
-fn give(found: &mut Value, replica: usize) {
-    let holder = Value::String(format!("replica-{replica}"));
-    for lease in found["items"].as_array_mut().into_iter().flatten() {
-        lease["spec"]["holderIdentity"] = holder.clone();
-    }
-    if found.get("spec").is_some() {
-        found["spec"]["holderIdentity"] = holder;
     }
 }
 
