@@ -1,5 +1,5 @@
 # Each target is a line that calls cargo or a script. `make demo` and `make test` set up what they need by themselves.
-.PHONY: help demo test integration e2e bench bench-peers bench-page fuzz torture model crds chart images krew lint fmt docs
+.PHONY: help demo test integration e2e bench bench-peers bench-page fuzz torture model soak crds chart images krew lint fmt docs
 
 help:  ## What there is.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/'
@@ -33,6 +33,9 @@ torture:  ## Everything goes wrong for ten minutes under 200 devices that rotate
 
 model:  ## Every state of controller and device with up to three faults: minutes, and some GiB.
 	cargo run --release -q -p certwave-proof -- 2
+
+soak:  ## The operator and all around it in simulated time, seed after seed. HOURS=n, MINUTES=n, SEEDS=n, FROM=n, DEVICES=n, MUTANT=name, KEEP_GOING=1; SEED=n replays one.
+	cargo run --release -q -p certwave-simulation --bin certwave-soak
 
 crds:  ## Writes the CRDs' YAML and docs/crds.md from the Rust types.
 	cargo run -q -p certwave-crds --bin crds-gen

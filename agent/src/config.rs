@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::algorithm::Algorithm;
 use crate::claim::{Claim, ClaimError};
 use crate::machine;
-use crate::mqtt::{Address, BadUrl};
+use crate::mqtt::{Address, BadUrl, Network};
 use crate::setup::Setup;
 use crate::store::read_certificates;
 use crate::trust::Trusts;
@@ -169,6 +169,7 @@ impl AgentConfig {
             keep_alive: self.keep_alive.max(10),
             trusts: Arc::new(Trusts::default()),
             clock_offset: 0,
+            dial: Arc::new(Network),
         })
     }
 

@@ -22,7 +22,7 @@ use crate::disk::Fuse;
 use crate::hooks::Hooks;
 use crate::journal::{Held, Journal, PerSlot};
 use crate::machine::{self, Credential, Effect, Failure, Input, Reference, Signer, State, Timer, TrustedBy, Via, Wait};
-use crate::mqtt::{LinkError, Session, Target, tls_config};
+use crate::mqtt::{LinkError, Target, Wire, tls_config};
 use crate::recover;
 use crate::setup::Setup;
 use crate::store::{KeyStore, Storage, StoreError};
@@ -49,7 +49,7 @@ enum Link {
 }
 
 struct Up {
-    session: Session,
+    session: Box<dyn Wire>,
     id: SessionId,
     claim: bool,
     _leave: Option<OwnedSemaphorePermit>,
@@ -381,13 +381,14 @@ impl<S: Storage + KeyStore, H: Hooks> Device<S, H> {
         };
         let leave = self.hooks.leave(via);
         let claim = via.credential == Credential::Claim;
+        let dial = Arc::clone(&self.setup.dial);
         Ok(Link::Connecting(Box::pin(async move {
             let leave = match leave {
                 Some(leave) => leave.await,
                 None => None,
             };
             Ok(Up {
-                session: Session::connect(target).await?,
+                session: dial.dial(target).await?,
                 id,
                 claim,
                 _leave: leave,

@@ -4,7 +4,9 @@
 //! let a device in without the one that is on trial.
 
 use std::error::Error;
+use std::fmt::Debug;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,7 +110,59 @@ pub struct Target {
     pub tls: Arc<ClientConfig>,
 }
 
+/// What a connection's work is done by.
+pub type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Makes connections.
+pub trait Dial: Send + Sync + Debug {
+    /// A connection counts as made when the subscription is acknowledged.
+    fn dial(&self, target: Target) -> Work<'static, Result<Box<dyn Wire>, LinkError>>;
+}
+
 /// A connection that was made.
+pub trait Wire: Send {
+    /// Queues a message. A full queue means that the broker does not take messages any more: the caller ends the connection.
+    fn publish(&mut self, kind: Type, message: Vec<u8>) -> Result<(), LinkError>;
+    /// The next message to this user. Safe to cancel.
+    fn next(&mut self) -> Work<'_, Result<(Type, Vec<u8>), LinkError>>;
+    /// Says that the device goes offline on purpose; then [`Wire::close`].
+    fn say_offline(&mut self, session: SessionId);
+    /// Waits until the broker has what was published, then leaves without a will. Gives up after a few seconds.
+    fn close(self: Box<Self>) -> Work<'static, ()>;
+}
+
+/// Connections over the network.
+#[derive(Debug, Clone, Copy)]
+pub struct Network;
+
+impl Dial for Network {
+    fn dial(&self, target: Target) -> Work<'static, Result<Box<dyn Wire>, LinkError>> {
+        Box::pin(async move {
+            let session = Session::connect(target).await?;
+            Ok(Box::new(session) as Box<dyn Wire>)
+        })
+    }
+}
+
+impl Wire for Session {
+    fn publish(&mut self, kind: Type, message: Vec<u8>) -> Result<(), LinkError> {
+        Self::publish(self, kind, message)
+    }
+
+    fn next(&mut self) -> Work<'_, Result<(Type, Vec<u8>), LinkError>> {
+        Box::pin(Self::next(self))
+    }
+
+    fn say_offline(&mut self, session: SessionId) {
+        Self::say_offline(self, session);
+    }
+
+    fn close(self: Box<Self>) -> Work<'static, ()> {
+        Box::pin(Self::close(*self))
+    }
+}
+
+/// A connection over the network.
 pub struct Session {
     client: AsyncClient,
     events: EventLoop,

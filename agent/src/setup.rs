@@ -7,7 +7,7 @@ use certwave_protocol::message::Der;
 
 use crate::claim::Claim;
 use crate::machine::Config;
-use crate::mqtt::Address;
+use crate::mqtt::{Address, Dial};
 use crate::trust::Trusts;
 
 /// What a device needs to know to run.
@@ -31,4 +31,6 @@ pub struct Setup {
     pub trusts: Arc<Trusts>,
     /// Seconds that the device's clock is off. Not 0 in the simulator only.
     pub clock_offset: i64,
+    /// How connections are made.
+    pub dial: Arc<dyn Dial>,
 }

@@ -30,6 +30,19 @@ pub async fn client(metrics: Arc<Metrics>, clock: Arc<Clock>) -> Result<Client, 
     Ok(ClientBuilder::try_from(config)?.with_layer(&counted).build())
 }
 
+/// A client whose requests this service answers, whatever stands behind it.
+pub fn over<S, B>(service: S, metrics: Arc<Metrics>, clock: Arc<Clock>) -> Client
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: hyper::body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let inner = service;
+    Client::new(Watchful { inner, metrics, clock }, "default")
+}
+
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {

@@ -5,6 +5,7 @@
 //! whether this process may still speak, [`publish`] makes the CRLs that both need and serves them, [`clock`] says whether ours is to be trusted, [`fitting`] whether the CRDs are ours, [`door`] shuts brokers to what is revoked; [`companion`] is what runs beside a Mosquitto for that,
 //! [`ocsp`] says how certificates stand. [`parts`] is what is done in one term.
 
+mod apart;
 pub mod api;
 pub mod archive;
 mod causes;
@@ -28,6 +29,7 @@ pub mod presence;
 pub mod publish;
 pub mod reconcile;
 pub mod registry;
+pub mod replica;
 pub mod serve;
 pub mod telemetry;
 mod tls;

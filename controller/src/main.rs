@@ -1,24 +1,21 @@
 //! `certwave`: the operator, and the commands that belong beside it.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use certwave_controller::clock::{Clock, now};
+use certwave_controller::clock::Clock;
+use certwave_controller::engine::dial::Mqtt;
 use certwave_controller::ledger::LedgerArguments;
 use certwave_controller::metrics::Metrics;
 use certwave_controller::parts::Parts;
 use certwave_controller::publish::Cache;
-use certwave_controller::reconcile::leader::Leadership;
-use certwave_controller::reconcile::shards::{Begin, Shards};
-use certwave_controller::{api, command, fitting, history, http, ocsp, reconcile, telemetry};
+use certwave_controller::replica::{self, LEASE};
+use certwave_controller::{api, command, fitting, gates, history, http, ocsp, telemetry};
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-
-/// The Lease that elects the leader.
-const LEASE: &str = "certwave-controller";
 
 /// Rotates the certificates of device fleets.
 #[derive(Parser)]
@@ -137,15 +134,8 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     let clock = Arc::new(Clock::default());
     clock.rule();
     let client = api::client(Arc::clone(&metrics), Arc::clone(&clock)).await?;
-    // Before anything is answered from it. Where the API server is out, whoever leads looks again.
-    match reconcile::leader::noted(client.clone(), &run.lease_namespace, LEASE).await {
-        Ok(noted) => {
-            if let Err(error) = reconcile::provenance::settle(ledger.as_ref(), &noted, now()).await {
-                tracing::warn!(%error, "cannot see whether the ledger is the one that was in use last");
-            }
-        }
-        Err(error) => tracing::warn!(%error, lease = LEASE, "cannot read which ledger was in use last"),
-    }
+    // Before anything is answered from it.
+    replica::settle(client.clone(), ledger.as_ref(), (&run.lease_namespace, LEASE)).await;
     let listener = TcpListener::bind(run.http)
         .await
         .with_context(|| format!("cannot listen on {}", run.http))?;
@@ -170,7 +160,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     };
     let server = tokio::spawn(http::serve(listener, state));
 
-    let mut stop = std::pin::pin!(stopped());
+    let mut stop = Box::pin(stopped());
     let identity = run
         .identity
         .unwrap_or_else(|| format!("certwave-{}", uuid::Uuid::new_v4()));
@@ -190,87 +180,26 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     // A replica that waits for its turn is ready too: a rolling update goes on.
     drop(ready.send_replace(Ok(())));
     let parts = Arc::new(Parts {
-        client: client.clone(),
+        client,
         ledger,
-        identity: identity.clone(),
+        identity,
         lease: (run.lease_namespace.clone(), LEASE),
         clock,
         metrics: Arc::clone(&metrics),
         signers,
         publication_base: run.publication_base_url.or_else(|| own_base(address)),
-        namespace: run.namespace.clone(),
+        namespace: run.namespace,
         status_delay: Duration::from_millis(run.status_delay_ms),
         archive_after_days: run.archive_after_days,
         standing: watch::Sender::new(0),
+        dial: Arc::new(Mqtt),
+        http: gates::Client::new()?,
     });
-    let mut shards = Shards::new(
-        &client,
-        (&run.lease_namespace, run.namespace.as_deref()),
-        &identity,
-        metrics.brokers.held.clone(),
-        looking_after(&parts),
-    );
-    let leadership = OnceLock::new();
-    let outcome = tokio::select! {
-        ended = lead(&parts, &leadership) => ended,
-        ended = shards.run() => Ok(ended?),
-        () = &mut stop => Ok(()),
-    };
-    metrics.leader.set(0);
-    // Whoever found out first: from now on nobody says anything.
-    if let Some(leadership) = leadership.get() {
-        leadership.gate().close();
-    }
-    shards.release().await;
-    if let Some(leadership) = leadership.into_inner() {
-        leadership.release().await;
-    }
+    let outcome = replica::run(&parts, stop).await;
     watch.abort();
     server.abort();
     histories.abort();
     outcome
-}
-
-/// What a broker that this replica holds is looked after by.
-fn looking_after(parts: &Arc<Parts>) -> Begin {
-    let parts = Arc::clone(parts);
-    Arc::new(move |broker, gate| {
-        let parts = Arc::clone(&parts);
-        Box::pin(async move { parts.broker(broker, gate).await })
-    })
-}
-
-/// Waits for the controller's Lease, takes an epoch, and does what is of all until that is over.
-async fn lead(parts: &Parts, held: &OnceLock<Leadership>) -> anyhow::Result<()> {
-    let (client, (namespace, lease)) = (&parts.client, &parts.lease);
-    let follow = reconcile::follow_signers(client.clone(), parts.namespace.clone(), Arc::clone(&parts.signers));
-    let leadership = tokio::select! {
-        () = follow => return Ok(()),
-        l = reconcile::leader::acquire(client.clone(), namespace, lease, &parts.identity) => l?,
-    };
-    // Set once.
-    let leadership = held.get_or_init(|| leadership);
-    // It may have waited for days.
-    match fitting::look(client).await {
-        Err(unfit) if unfit.is_known() => return Err(unfit.into()),
-        Err(unfit) => tracing::warn!(%unfit, "going on with the CRDs of the start"),
-        Ok(()) => {}
-    }
-    let ledger = &*parts.ledger;
-    reconcile::provenance::settle(ledger, leadership.found(), now()).await?;
-    let epoch = ledger
-        .take_epoch(&parts.identity, now())
-        .await
-        .context("the ledger gives no epoch")?;
-    leadership
-        .note(reconcile::provenance::Progress::of(ledger).await?)
-        .await?;
-    parts.metrics.leader.set(1);
-    tracing::info!(identity = parts.identity, epoch, "leading");
-    tokio::select! {
-        ended = parts.controller(epoch, leadership.progress()) => ended,
-        () = leadership.lost() => Err(anyhow::anyhow!("the Lease was lost; another replica takes over")),
-    }
 }
 
 /// Serves devices' histories. Nothing depends on them, so an address that is taken stops nobody.

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::{Clock, now};
 use crate::engine::Engine;
+use crate::engine::dial::Dial;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::notice::{Notice, Skewed};
@@ -45,6 +46,10 @@ pub struct Parts {
     pub archive_after_days: u32,
     /// Changes when one part has changed a certificate's standing, for the others.
     pub standing: watch::Sender<u64>,
+    /// Opens the connections to brokers.
+    pub dial: Arc<dyn Dial>,
+    /// Asks gates, and reads CRLs back.
+    pub http: gates::Client,
 }
 
 impl Parts {
@@ -57,7 +62,7 @@ impl Parts {
         let publisher = self.publisher(epoch);
         // Nobody speaks to devices here.
         let (_notices, heard) = mpsc::channel(1);
-        let context = self.context((Part::Controller, epoch), registry, publisher, heard, Arc::default())?;
+        let context = self.context((Part::Controller, epoch), registry, publisher, heard, Arc::default());
         let trusted = || self.clock.is_trusted();
         tokio::select! {
             () = archive::run(&*self.ledger, epoch, self.archive_after_days, trusted) => Ok(()),
@@ -113,8 +118,9 @@ impl Parts {
             Arc::clone(&skewed),
             gate,
             Arc::clone(&publisher),
+            Arc::clone(&self.dial),
         );
-        let context = self.context((part, epoch), registry, publisher, heard, skewed)?;
+        let context = self.context((part, epoch), registry, publisher, heard, skewed);
         tokio::select! {
             ended = engine.run() => Ok(ended?),
             ended = reconcile::run(context) => Ok(ended?),
@@ -143,9 +149,9 @@ impl Parts {
         publisher: Arc<Publisher>,
         notices: mpsc::Receiver<Notice>,
         skewed: Arc<Skewed>,
-    ) -> anyhow::Result<reconcile::Context> {
+    ) -> reconcile::Context {
         let metrics = Arc::clone(&self.metrics);
-        Ok(reconcile::Context {
+        reconcile::Context {
             client: self.client.clone(),
             ledger: Arc::clone(&self.ledger),
             part,
@@ -156,10 +162,11 @@ impl Parts {
             publication_base: self.publication_base.clone(),
             namespace: self.namespace.clone(),
             ocsp: Arc::clone(&self.signers),
-            monitor: Monitor::new(Arc::clone(&publisher), gates::Client::new()?, Arc::clone(&metrics)),
+            monitor: Monitor::new(Arc::clone(&publisher), self.http.clone(), Arc::clone(&metrics)),
+            gates: self.http.clone(),
             metrics,
             publisher,
             status_delay: self.status_delay,
-        })
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::fault::Fault;
 use crate::algorithm::Algorithm;
 use crate::claim::Claim;
 use crate::machine::Config;
+use crate::mqtt::Network;
 use crate::setup::Setup;
 use crate::store::read_certificates;
 use crate::trust::Trusts;
@@ -80,6 +81,7 @@ impl<'a> Plan<'a> {
             keep_alive: args.keep_alive,
             trusts: Arc::clone(&self.trusts),
             clock_offset: clock_offset.unwrap_or(0),
+            dial: Arc::new(Network),
         })
     }
 }

@@ -17,6 +17,7 @@ mod rotation;
 mod sql;
 mod sqlite;
 mod store;
+mod way;
 
 use async_trait::async_trait;
 use certwave_core::model::{Device, Identity, Millis, ObjectRef};
@@ -43,6 +44,7 @@ pub use rotation::{
 };
 pub use sqlite::{Sqlite, SqliteLedger, SqliteOptions};
 pub use store::SqlLedger;
+pub use way::{Open, Way};
 
 /// The database behind the controller. Writes take the writer's epoch and fail with [`LedgerError::StaleEpoch`] if it is not
 /// the present one of its part. Every call may fail with an outage ([`LedgerError::is_outage`]).

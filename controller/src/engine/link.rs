@@ -6,35 +6,29 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use certwave_protocol::code::Code;
+use certwave_protocol::envelope;
 use certwave_protocol::ids::BrokerId;
 use certwave_protocol::message::{Payload, Type};
 use certwave_protocol::topic::{self, User};
-use certwave_protocol::{MAX_MESSAGE, envelope};
 use futures::FutureExt as _;
-use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, Outgoing, PublishOptions, QoS, TlsConfiguration, Transport};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tracing::Instrument as _;
 
 use super::Engine;
+use super::dial::{Destination, Happened, Outbox};
 use super::door::Door;
-use super::hearing::{Hearing, KEEP_ALIVE, SILENCE};
-use crate::causes::causes;
+use super::hearing::{Hearing, SILENCE};
 use crate::gate::Gate;
 use crate::metrics::Waits;
 use crate::registry::{BrokerEntry, Link};
-use crate::tls;
 
 /// Messages are handled in so many lines; one device's messages stay in one line and so in their order.
 const LANES: usize = 16;
 /// Messages that wait in one lane before the connection is read no further.
 const LANE: usize = 256;
-/// Messages that wait for a broker which takes them slowly; those beyond it are lost, and asked for again.
-const OUTBOX: usize = 8192;
-/// A packet larger than this ends the connection. Devices may send 32 KiB and are told when it was more; the broker should
-/// stop what is much larger (the generated configuration does), or a hostile device could end the connection at will.
-const MAX_PACKET: usize = 2 * 1024 * 1024;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -47,7 +41,7 @@ pub(super) struct Links(RwLock<HashMap<BrokerId, Speaker>>);
 pub(super) struct Speaker {
     /// The broker.
     pub(super) entry: Arc<BrokerEntry>,
-    client: AsyncClient,
+    outbox: Arc<dyn Outbox>,
     gate: Arc<Gate>,
     hearing: Arc<Mutex<Hearing>>,
 }
@@ -79,7 +73,7 @@ impl Speaker {
     pub(super) fn ask(&self) {
         if self.gate.is_open() && self.note(Hearing::asks) {
             // Where the outbox is full, much is asked as it is.
-            let _ = self.client.try_unsubscribe(format!("{}/~nothing", self.entry.prefix));
+            self.outbox.unsubscribe(format!("{}/~nothing", self.entry.prefix));
         }
     }
 
@@ -91,8 +85,7 @@ impl Speaker {
 
     /// Publishes to somebody beside the broker, who believes nothing that is not signed otherwise.
     pub(super) fn say_plainly(&self, topic: String, message: Vec<u8>) -> bool {
-        let options = PublishOptions::new(QoS::AtLeastOnce);
-        self.gate.is_open() && self.client.try_publish(topic, message, options).is_ok()
+        self.gate.is_open() && self.outbox.publish(topic, message)
     }
 
     /// Signs and publishes; answers whether it was handed over. What is lost here is asked for again by the device's next
@@ -103,13 +96,11 @@ impl Speaker {
         }
         let message = envelope::sign_down(payload, &self.entry.control_key, &self.entry.control_chain);
         let topic = topic::down(&self.entry.prefix, to, payload.body.kind());
-        let handed = self
-            .client
-            .try_publish(topic, message, PublishOptions::new(QoS::AtLeastOnce));
-        if let Err(error) = &handed {
-            tracing::warn!(broker = %self.entry.id, %error, "a message was not handed over");
+        let handed = self.outbox.publish(topic, message);
+        if !handed {
+            tracing::warn!(broker = %self.entry.id, "a message was not handed over");
         }
-        handed.is_ok()
+        handed
     }
 }
 
@@ -202,105 +193,108 @@ impl Engine {
 
 /// One connection from its beginning to its end; says why it ended.
 async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>, door: Door) -> String {
-    let tls = match tls::mutual(&entry.anchors, &entry.client_chain, &entry.client_key) {
-        Ok(tls) => tls,
+    let (host, port) = door.address(entry);
+    let destination = Destination {
+        host: &host,
+        port,
+        client_id: door.client_id(),
+        anchors: &entry.anchors,
+        chain: &entry.client_chain,
+        key: &entry.client_key,
+    };
+    let (outbox, mut line) = match engine.dial.dial(destination) {
+        Ok(opened) => opened,
         Err(error) => return format!("the controller's credential for the broker cannot be used: {error}"),
     };
-    let (host, port) = door.address(entry);
-    let mut options = MqttOptions::new(door.client_id(), (host.clone(), port));
-    options.set_transport(Transport::Tls(TlsConfiguration::Rustls(Arc::new(tls))));
-    options.set_keep_alive(KEEP_ALIVE);
-    options.set_clean_session(true);
-    options.set_inflight(1000);
-    options.set_max_packet_size(MAX_PACKET, MAX_MESSAGE + 1024);
-    let (client, mut events) = AsyncClient::builder(options).capacity(OUTBOX).build();
     let speaker = Speaker {
         entry: Arc::clone(entry),
-        client: client.clone(),
+        outbox: Arc::clone(&outbox),
         gate: Arc::clone(&engine.gate),
         hearing: Arc::new(Mutex::new(Hearing::new(Instant::now()))),
     };
     let lanes = lanes(engine, &speaker);
     let filter = door.filter(entry);
     loop {
-        let event = tokio::select! {
+        let happened = tokio::select! {
             // First: what waits in the outbox must not leave either.
             biased;
             () = engine.gate.closed() => return "this process no longer leads".to_owned(),
-            event = events.poll() => event,
+            happened = line.next() => happened,
             // The client's own watch is put off by each thing it sends.
             () = tokio::time::sleep_until(speaker.hearing().ends().into()) => {
                 return format!("the broker has said nothing for {} s", SILENCE.as_secs());
             }
         };
-        match &event {
-            Ok(Event::Incoming(_)) => {
+        let happened = match happened {
+            Ok(happened) => happened,
+            Err(error) => return error,
+        };
+        match &happened {
+            Happened::Connected | Happened::Subscribed(_) | Happened::Message { .. } | Happened::Answered => {
                 if let Some(gap) = speaker.note(Hearing::heard) {
                     let seconds = gap.as_secs();
                     tracing::warn!(broker = %entry.id, ?door, seconds, "held up; devices get their time again");
                 }
             }
-            Ok(Event::Outgoing(Outgoing::Publish(_) | Outgoing::Subscribe(_) | Outgoing::PingReq)) => {
-                speaker.note(Hearing::asked);
-            }
-            _ => {}
+            Happened::Asked => speaker.note(Hearing::asked),
+            Happened::Nothing => {}
         }
-        match event {
-            Ok(Event::Incoming(Incoming::ConnAck(_))) => {
+        match happened {
+            Happened::Connected => {
                 if door == Door::Devices {
                     engine.registry.presence.forget(&entry.id);
                 }
-                if let Err(error) = client.try_subscribe(&filter, QoS::AtLeastOnce) {
-                    return error.to_string();
+                if !outbox.subscribe(&filter) {
+                    return "the subscription could not be sent".to_owned();
                 }
             }
-            Ok(Event::Incoming(Incoming::SubAck(ack))) => {
-                if ack
-                    .return_codes
-                    .iter()
-                    .any(|c| matches!(c, rumqttc::SubscribeReasonCode::Failure))
-                {
-                    return format!("the broker refuses the subscription to {filter}; check its ACL");
-                }
+            Happened::Subscribed(false) => {
+                return format!("the broker refuses the subscription to {filter}; check its ACL");
+            }
+            Happened::Subscribed(true) => {
                 speaker.note(|hearing, now| *hearing = Hearing::new(now));
                 engine.report(entry, door, Ok(speaker.clone()));
                 engine.registry.nudge();
                 tracing::info!(broker = %entry.id, ?door, host, port, "connected");
             }
-            Ok(Event::Incoming(Incoming::Publish(message))) => {
-                let Ok(topic) = std::str::from_utf8(&message.topic) else {
+            Happened::Message { topic, payload } => {
+                let Some((lane, heard)) = sorted(engine, entry, door, &topic, &payload) else {
                     continue;
-                };
-                let Some((user, kind)) = topic::parse_up(&entry.prefix, topic) else {
-                    let adapter = engine.registry.door(&entry.id);
-                    if adapter.is_some_and(|adapter| adapter.hear(topic, &message.payload)) {
-                        continue;
-                    }
-                    let messages = &engine.metrics.brokers.messages;
-                    messages.with_label_values(&["none", "unknown-type"]).inc();
-                    continue;
-                };
-                if !door.answers(entry, &user) {
-                    continue;
-                }
-                let mut hasher = DefaultHasher::new();
-                user.hash(&mut hasher);
-                let lane = usize::try_from(hasher.finish() % LANES as u64).unwrap_or(0);
-                let heard = Heard {
-                    user,
-                    kind,
-                    bytes: message.payload.to_vec(),
-                    at: Instant::now(),
-                    _waits: engine.metrics.brokers.waits(&entry.id),
                 };
                 if lanes[lane].send(heard).await.is_err() {
                     return "a lane ended".to_owned();
                 }
             }
-            Ok(_) => {}
-            Err(error) => return causes(&error),
+            Happened::Answered | Happened::Asked | Happened::Nothing => {}
         }
     }
+}
+
+/// A message, and the lane that it goes into; `None` where it is none of ours, or for the broker's adapter.
+fn sorted(engine: &Engine, entry: &BrokerEntry, door: Door, topic: &Bytes, payload: &Bytes) -> Option<(usize, Heard)> {
+    let topic = std::str::from_utf8(topic).ok()?;
+    let Some((user, kind)) = topic::parse_up(&entry.prefix, topic) else {
+        let adapter = engine.registry.door(&entry.id);
+        if !adapter.is_some_and(|adapter| adapter.hear(topic, payload)) {
+            let messages = &engine.metrics.brokers.messages;
+            messages.with_label_values(&["none", "unknown-type"]).inc();
+        }
+        return None;
+    };
+    if !door.answers(entry, &user) {
+        return None;
+    }
+    let mut hasher = DefaultHasher::new();
+    user.hash(&mut hasher);
+    let lane = usize::try_from(hasher.finish() % LANES as u64).unwrap_or(0);
+    let heard = Heard {
+        user,
+        kind,
+        bytes: payload.to_vec(),
+        at: Instant::now(),
+        _waits: engine.metrics.brokers.waits(&entry.id),
+    };
+    Some((lane, heard))
 }
 
 fn lanes(engine: &Arc<Engine>, speaker: &Speaker) -> Vec<mpsc::Sender<Heard>> {
@@ -346,31 +340,44 @@ pub(super) mod tests {
     use super::*;
     use crate::engine::door::tests::entry;
 
-    /// A connection on which nothing leaves: nobody polls, what is handed over stays in the outbox.
-    fn speaker(gate: &Arc<Gate>) -> (Speaker, rumqttc::EventLoop) {
-        let options = MqttOptions::new("test", ("localhost".to_owned(), 1));
-        let (client, outbox) = AsyncClient::builder(options).capacity(8).build();
-        let speaker = Speaker {
-            entry: Arc::new(entry(None)),
-            client,
-            gate: Arc::clone(gate),
-            hearing: Arc::new(Mutex::new(Hearing::new(Instant::now()))),
-        };
-        (speaker, outbox)
+    /// Takes whatever is said.
+    struct Taken;
+
+    impl Outbox for Taken {
+        fn publish(&self, _: String, _: Vec<u8>) -> bool {
+            true
+        }
+
+        fn subscribe(&self, _: &str) -> bool {
+            true
+        }
+
+        fn unsubscribe(&self, _: String) -> bool {
+            true
+        }
     }
 
-    /// Lets the engine take its broker for connected as long as what this returns lives.
-    pub(in crate::engine) fn connect(engine: &Engine) -> rumqttc::EventLoop {
-        let (speaker, outbox) = speaker(&engine.gate);
+    /// A connection on which nothing leaves: what is handed over goes nowhere.
+    fn speaker(gate: &Arc<Gate>) -> Speaker {
+        Speaker {
+            entry: Arc::new(entry(None)),
+            outbox: Arc::new(Taken),
+            gate: Arc::clone(gate),
+            hearing: Arc::new(Mutex::new(Hearing::new(Instant::now()))),
+        }
+    }
+
+    /// Lets the engine take its broker for connected.
+    pub(in crate::engine) fn connect(engine: &Engine) {
+        let speaker = speaker(&engine.gate);
         let broker = speaker.entry.id.clone();
         engine.links.set(&broker, Some(speaker));
-        outbox
     }
 
     #[tokio::test]
     async fn a_deposed_leader_hands_nothing_over() {
         let gate = Gate::open();
-        let (speaker, _outbox) = speaker(&gate);
+        let speaker = speaker(&gate);
         let user = User::Device("d-1".parse().unwrap());
         let payload = Payload {
             v: VERSION,

@@ -1,7 +1,7 @@
 //! The engine drives devices through their jobs: it hears messages, asks `core` what follows, writes the ledger, and
 //! only then speaks.
 //!
-//! `link` keeps a connection through each `door` of each broker, `hearing` knows for how long it has been good, `ledger` for how
+//! `link` keeps a connection through each `door` of each broker, which `dial` opens, `hearing` knows for how long it has been good, `ledger` for how
 //! long the ledger has, `inbox` turns messages into events, `act` carries decisions out,
 //! `enrol` answers claims, `rollout` chooses who may start and `schedule` starts them, `called_off` cancels those of an aborted
 //! Rotation that wait, `timers` enforces deadlines, `retire` retires old certificates,
@@ -9,6 +9,7 @@
 
 mod act;
 mod called_off;
+pub mod dial;
 mod door;
 mod enrol;
 #[cfg(test)]
@@ -69,6 +70,7 @@ pub struct Engine {
     skewed: Arc<Skewed>,
     gate: Arc<Gate>,
     publisher: Arc<Publisher>,
+    dial: Arc<dyn dial::Dial>,
 }
 
 impl Engine {
@@ -83,6 +85,7 @@ impl Engine {
         skewed: Arc<Skewed>,
         gate: Arc<Gate>,
         publisher: Arc<Publisher>,
+        dial: Arc<dyn dial::Dial>,
     ) -> Arc<Self> {
         Arc::new(Self {
             ledger,
@@ -101,6 +104,7 @@ impl Engine {
             skewed,
             gate,
             publisher,
+            dial,
         })
     }
 
@@ -163,6 +167,7 @@ mod tests {
             Arc::default(),
             Arc::clone(&gate),
             Publisher::new(ledger.clone(), epoch, Arc::default(), metrics),
+            Arc::new(dial::Mqtt),
         );
         let running = tokio::spawn(engine.run());
         assert!(gate.is_open());

@@ -8,12 +8,13 @@ use axum::body::Body;
 use futures::TryStreamExt as _;
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, USER_AGENT};
 use http::{Request, Response, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service, ServiceExt as _};
 use tracing::warn;
 
 /// No gate has this much to say, bytes.
@@ -24,7 +25,7 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("certwave/", env!("C
 /// Asks gates. Clones share what they need.
 #[derive(Clone)]
 pub struct Client {
-    http: legacy::Client<HttpsConnector<HttpConnector>, Body>,
+    http: BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>,
     /// Whether any CA is trusted: without one the reason why TLS fails is worth saying.
     trusting: bool,
 }
@@ -101,7 +102,28 @@ impl Client {
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .build(connector);
-        Ok(Self { http, trusting })
+        Ok(Self {
+            trusting,
+            ..Self::over(http)
+        })
+    }
+
+    /// A client whose requests this service answers, whatever stands behind it.
+    pub fn over<S, B>(service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: hyper::body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let service = service
+            .map_response(|response: Response<B>| response.map(Body::new))
+            .map_err(Into::into);
+        Self {
+            http: BoxCloneSyncService::new(service),
+            trusting: true,
+        }
     }
 
     /// Status and body of the answer to `request`.
@@ -149,9 +171,10 @@ impl Client {
     async fn answer(&self, request: Request<Body>, most: usize) -> Result<(u16, Option<String>, Vec<u8>), Failure> {
         let response = self
             .http
-            .request(request)
+            .clone()
+            .oneshot(request)
             .await
-            .map_err(|error| Failure::Broken(causes(&error)))?;
+            .map_err(|error| Failure::Broken(causes(&*error)))?;
         if response.status().is_redirection() && response.status() != StatusCode::NOT_MODIFIED {
             return Err(Failure::Redirect(target(&response)));
         }
@@ -161,7 +184,7 @@ impl Client {
             .get(ETAG)
             .and_then(|tag| tag.to_str().ok())
             .map(str::to_owned);
-        let mut chunks = Body::new(response.into_body()).into_data_stream();
+        let mut chunks = response.into_body().into_data_stream();
         let mut body = Vec::new();
         while let Some(chunk) = chunks
             .try_next()

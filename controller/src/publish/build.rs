@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::CrlFault;
 use super::scope::{Stamp, delta_of, names_deltas, next_number};
+use crate::apart;
 use crate::registry::IssuerEntry;
 
 /// Lines in one read of the ledger.
@@ -119,19 +120,25 @@ async fn encoded(
     head: Head,
     listed: &CrlLines,
 ) -> Result<(Vec<u8>, usize), CrlFault> {
-    let (pages, inbox) = mpsc::channel(AHEAD);
-    let encoding = tokio::task::spawn_blocking(move || encode(&ca, &head, inbox));
-    let mut after: Option<String> = None;
-    loop {
-        let page = ledger.crl_lines(listed, after.as_deref(), PAGE).await?;
-        let full = u32::try_from(page.len()).is_ok_and(|lines| lines >= PAGE);
-        after = page.last().map(|line| line.serial.clone());
-        // Where nobody takes it, the encoder says why.
-        if pages.send(Part::Lines(page)).await.is_err() {
-            break;
+    let mut reader = Reader {
+        ledger,
+        listed,
+        next: Next::Page(None),
+    };
+    if !apart::is_possible() {
+        // Nobody would take pages meanwhile.
+        let mut pages = Vec::new();
+        while let Some(page) = reader.read().await? {
+            pages.push(page);
         }
-        if !full {
-            let _ = pages.send(Part::End).await;
+        let mut pages = pages.into_iter();
+        return encode(&ca, &head, || pages.next());
+    }
+    let (pages, mut inbox) = mpsc::channel(AHEAD);
+    let encoding = apart::run(move || encode(&ca, &head, || inbox.blocking_recv()));
+    while let Some(page) = reader.read().await? {
+        // Where nobody takes it, the encoder says why.
+        if pages.send(page).await.is_err() {
             break;
         }
     }
@@ -139,10 +146,41 @@ async fn encoded(
     encoding.await.map_err(|_| CrlFault::Abandoned)?
 }
 
+/// Reads the lines, page by page.
+struct Reader<'a> {
+    ledger: &'a dyn Ledger,
+    listed: &'a CrlLines,
+    next: Next,
+}
+
+enum Next {
+    /// The page after this serial number.
+    Page(Option<String>),
+    End,
+    Nothing,
+}
+
+impl Reader<'_> {
+    async fn read(&mut self) -> Result<Option<Part>, CrlFault> {
+        let after = match std::mem::replace(&mut self.next, Next::Nothing) {
+            Next::Page(after) => after,
+            Next::End => return Ok(Some(Part::End)),
+            Next::Nothing => return Ok(None),
+        };
+        let page = self.ledger.crl_lines(self.listed, after.as_deref(), PAGE).await?;
+        let full = u32::try_from(page.len()).is_ok_and(|lines| lines >= PAGE);
+        self.next = match page.last() {
+            Some(line) if full => Next::Page(Some(line.serial.clone())),
+            _ => Next::End,
+        };
+        Ok(Some(Part::Lines(page)))
+    }
+}
+
 fn encode(
     ca: &CertificateAuthority,
     head: &Head,
-    mut pages: mpsc::Receiver<Part>,
+    mut next: impl FnMut() -> Option<Part>,
 ) -> Result<(Vec<u8>, usize), CrlFault> {
     let kind = match head.base {
         Some(base) => CrlKind::Delta { base },
@@ -159,7 +197,7 @@ fn encode(
     };
     let mut encoder = CrlEncoder::new(ca, &crl_head, head.expected)?;
     loop {
-        match pages.blocking_recv() {
+        match next() {
             Some(Part::Lines(lines)) => {
                 for line in &lines {
                     encoder.push(&entry(line, head.this_update)?)?;

@@ -84,7 +84,7 @@ impl Cached {
 
 /// On a thread where it holds up nobody.
 async fn apart(make: impl FnOnce() -> Bytes + Send + 'static) -> Bytes {
-    tokio::task::spawn_blocking(make).await.unwrap_or_default()
+    crate::apart::run(make).await.unwrap_or_default()
 }
 
 /// Writing to memory does not fail.

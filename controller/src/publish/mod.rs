@@ -169,7 +169,7 @@ impl Publisher {
             return Ok(());
         };
         let ca = issuer.ca.certificate_der().clone();
-        let sound = tokio::task::spawn_blocking(move || Crl::parse(&crl.der).is_ok_and(|crl| crl.verify(&ca).is_ok()));
+        let sound = crate::apart::run(move || Crl::parse(&crl.der).is_ok_and(|crl| crl.verify(&ca).is_ok()));
         if sound.await.unwrap_or(true) {
             return Ok(());
         }
@@ -303,7 +303,7 @@ impl Publisher {
         };
         let covers = self.ledger.crl_covers(&key.0, &key.1, 1).await?;
         let (number, this_update, next_update) = (crl.number, crl.this_update, crl.next_update);
-        let read = tokio::task::spawn_blocking(move || {
+        let read = crate::apart::run(move || {
             Crl::parse(&crl.der).map_or((0, false), |crl| (crl.len(), crl.freshest().is_some()))
         });
         let (entries, names_deltas) = read.await.unwrap_or_default();

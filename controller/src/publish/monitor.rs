@@ -291,7 +291,7 @@ impl Monitor {
             (status, _) => return Err(unreachable(format!("the server answers {status}"))),
         }
         let ca = ca.clone();
-        let checked = tokio::task::spawn_blocking(move || checked(&body, &ca, tag));
+        let checked = crate::apart::run(move || checked(&body, &ca, tag));
         checked.await.map_err(|error| unreachable(error.to_string()))?
     }
 }

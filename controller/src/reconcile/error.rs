@@ -26,9 +26,6 @@ pub enum Error {
     /// A strategy in the ledger cannot be read any more.
     #[error("the strategy in the ledger: {0}")]
     Strategy(String),
-    /// Gates cannot be asked at all.
-    #[error("the client that asks gates: {0}")]
-    Gates(String),
     /// A watch has ended; it never should.
     #[error("the watch of {0} has ended")]
     Ended(&'static str),
@@ -54,7 +51,6 @@ impl Error {
             Self::Ledger(error) => error.category(),
             Self::Pki { category, .. } => category,
             Self::Strategy(_) => "strategy",
-            Self::Gates(_) => "gates",
             Self::Ended(_) => "watch-ended",
             Self::Panicked(_) => "panic",
         }

@@ -84,6 +84,8 @@ pub struct Context {
     pub monitor: Arc<Monitor>,
     /// How long a device's changes are gathered before its status is written.
     pub status_delay: Duration,
+    /// Asks the gates of Rotations.
+    pub gates: crate::gates::Client,
 }
 
 /// Reconciles what is of one part until this process no longer holds that. Dropping the future stops everything.
@@ -164,7 +166,8 @@ pub async fn run(context: Context) -> Result<()> {
         Arc::clone(&shared),
         store.clone(),
         fleet_store.clone(),
-    )?);
+        context.gates.clone(),
+    ));
     let again = futures::stream::select_all([
         all(shared.fleets.changes()).boxed(),
         all(shared.homes.changes()).boxed(),

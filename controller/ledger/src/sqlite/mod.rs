@@ -5,10 +5,11 @@ mod open;
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::sql::Connection;
 use crate::store::{Source, SqlLedger};
-use crate::{LedgerError, Result};
+use crate::{LedgerError, Result, Way};
 
 pub(crate) use open::{blank, reader};
 
@@ -48,6 +49,13 @@ impl SqliteLedger {
         let open::Opened { db, lock } = open::writer(path, options)?;
         let writer = Writer { db, _lock: Lock(lock) };
         Self::start(writer, readers(path)?)
+    }
+
+    /// The database of this name in this process's memory, made where there is none: it lasts as long as somebody has it open. There
+    /// are no threads, whoever asks does the work; so what happens follows from the order of questions alone. Nothing survives the
+    /// process: for simulations and tests.
+    pub fn in_memory(name: &str, way: Arc<dyn Way>) -> Result<Self> {
+        Ok(Self::direct(open::memory(name)?, way))
     }
 
     /// Opens a file that is there for reading only, and checks the whole of it (`PRAGMA integrity_check`); another process may

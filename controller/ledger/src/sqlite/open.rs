@@ -63,6 +63,21 @@ pub(super) fn writer(path: &Path, options: &SqliteOptions) -> Result<Opened> {
     Ok(Opened { db, lock })
 }
 
+/// Opens the database of this name in memory, creates or migrates it.
+pub(super) fn memory(name: &str) -> Result<sql::Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(format!("file:/{name}?vfs=memdb"), flags)?;
+    db.pragma_update(None, "journal_mode", "MEMORY")?;
+    common(&db, 16 << 10)?;
+    let found = integer(&db, "user_version")?;
+    let db = sql::Connection::Sqlite(db);
+    migrate(&db, found)?;
+    Ok(db)
+}
+
 /// Opens the file, which must exist, for reading.
 pub(crate) fn reader(path: &Path) -> Result<Connection> {
     let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;

@@ -12,6 +12,7 @@ mod column;
 mod crl;
 mod declare;
 mod device;
+mod direct;
 mod door;
 mod enlist;
 mod mark;
@@ -33,10 +34,11 @@ mod write;
 mod writer;
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::Result;
 use crate::sql::Connection;
+use crate::{Result, Way};
 use certwave_protocol::ids::Epoch;
 
 pub(crate) use source::Source;
@@ -63,6 +65,17 @@ impl<D> SqlLedger<D> {
             readers,
             threads,
         })
+    }
+
+    /// A ledger without threads: whoever asks does the work, one after the other, over this one connection.
+    pub(crate) fn direct(connection: Connection, way: Arc<dyn Way>) -> Self {
+        let direct = Arc::new(direct::Direct::new(connection, way));
+        Self {
+            database: PhantomData,
+            writer: writer::direct(Arc::clone(&direct)),
+            readers: reader::direct(direct),
+            threads: Vec::new(),
+        }
     }
 
     /// Starts the threads of a ledger that is opened for reading only: every write fails.

@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::direct::Direct;
 use super::source::{Source, begin};
 use crate::sql::Connection;
 use crate::{LedgerError, Result};
@@ -12,11 +13,16 @@ use crate::{LedgerError, Result};
 const BACKLOG: usize = 1024;
 
 /// What is to be read, or why it cannot be.
-type Read = Box<dyn FnOnce(Result<&Connection>) -> Result<()> + Send>;
+pub(super) type Read = Box<dyn FnOnce(Result<&Connection>) -> Result<()> + Send>;
 
-/// The way to the threads.
+/// The way to whoever reads.
 #[derive(Debug)]
-pub(super) struct Readers(mpsc::Sender<Read>);
+pub(super) enum Readers {
+    /// Threads.
+    Threads(mpsc::Sender<Read>),
+    /// Whoever asks.
+    Direct(Arc<Direct>),
+}
 
 impl Readers {
     /// Runs `work` on the latest committed state, the same one for all of its statements.
@@ -33,8 +39,18 @@ impl Readers {
             let _ = answer.send(result);
             outcome
         };
-        self.0.send(Box::new(read)).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        match self {
+            Self::Threads(sender) => {
+                sender.send(Box::new(read)).await.map_err(|_| gone())?;
+                answered.await.map_err(|_| gone())?
+            }
+            Self::Direct(direct) => {
+                direct.way.there(false).await?;
+                direct.with(|source| serve(source, Box::new(read)));
+                direct.way.back(false).await?;
+                answered.await.map_err(|_| gone())?
+            }
+        }
     }
 }
 
@@ -80,5 +96,10 @@ pub(super) fn start(sources: Vec<impl Source>) -> Result<(Readers, Vec<JoinHandl
             .map_err(|e| LedgerError::Unavailable(format!("cannot start a reader of the ledger: {e}")))?;
         threads.push(thread);
     }
-    Ok((Readers(sender), threads))
+    Ok((Readers::Threads(sender), threads))
+}
+
+/// The way of those who do the work themselves.
+pub(super) fn direct(direct: Arc<Direct>) -> Readers {
+    Readers::Direct(direct)
 }

@@ -1,9 +1,11 @@
 //! The thread that writes.
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::direct::Direct;
 use super::source::{Source, begin};
 use crate::sql::Connection;
 use crate::{LedgerError, Result};
@@ -13,9 +15,14 @@ const GROUP: usize = 256;
 /// Operations that may wait; more of them wait outside, which slows their callers down.
 const BACKLOG: usize = 1024;
 
-/// The way to the thread.
+/// The way to whoever writes.
 #[derive(Debug)]
-pub(super) struct Writer(mpsc::Sender<Box<dyn Operation>>);
+pub(super) enum Writer {
+    /// A thread.
+    Thread(mpsc::Sender<Box<dyn Operation>>),
+    /// Whoever asks.
+    Direct(Arc<Direct>),
+}
 
 impl Writer {
     /// Runs `work` in a transaction and answers once it is on disk.
@@ -30,13 +37,29 @@ impl Writer {
             result: None,
             answer,
         };
-        self.0.send(Box::new(pending)).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        match self {
+            Self::Thread(sender) => {
+                sender.send(Box::new(pending)).await.map_err(|_| gone())?;
+                answered.await.map_err(|_| gone())?
+            }
+            Self::Direct(direct) => {
+                direct.way.there(true).await?;
+                let mut group: [Box<dyn Operation>; 1] = [Box::new(pending)];
+                let outcome = direct.with(|source| commit(source, &mut group));
+                let [operation] = group;
+                operation.answer(outcome);
+                direct.way.back(true).await?;
+                answered.await.map_err(|_| gone())?
+            }
+        }
     }
 
     /// How many operations wait.
     pub(super) fn backlog(&self) -> usize {
-        self.0.max_capacity() - self.0.capacity()
+        match self {
+            Self::Thread(sender) => sender.max_capacity() - sender.capacity(),
+            Self::Direct(_) => 0,
+        }
     }
 }
 
@@ -45,7 +68,7 @@ fn gone() -> LedgerError {
 }
 
 /// Something to be done in a transaction and answered after its commit.
-trait Operation: Send {
+pub(super) trait Operation: Send {
     /// Does it and keeps the result; an error undoes what it did.
     fn run(&mut self, db: &Connection) -> std::result::Result<(), LedgerError>;
     /// Answers: with the result, or with the error that befell the whole group.
@@ -80,7 +103,12 @@ where
 
 /// A way that leads nowhere, for a ledger that is opened for reading only.
 pub(super) fn none() -> Writer {
-    Writer(mpsc::channel(1).0)
+    Writer::Thread(mpsc::channel(1).0)
+}
+
+/// The way of those who do the work themselves.
+pub(super) fn direct(direct: Arc<Direct>) -> Writer {
+    Writer::Direct(direct)
 }
 
 /// Starts the thread; it ends, and gives its connection back, when the [`Writer`] is dropped and all is done.
@@ -107,7 +135,7 @@ pub(super) fn start(mut source: impl Source) -> Result<(Writer, JoinHandle<()>)>
             }
         })
         .map_err(|e| LedgerError::Unavailable(format!("cannot start the ledger's writer: {e}")))?;
-    Ok((Writer(sender), thread))
+    Ok((Writer::Thread(sender), thread))
 }
 
 /// Runs a group in one transaction. When this fails, nothing of the group is to be taken for stored, not even that an operation

@@ -2,8 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use certwave_ledger::{Ledger, LedgerError, SqliteLedger, SqliteOptions, Write, backup, restore};
+use async_trait::async_trait;
+use certwave_ledger::{Ledger, LedgerError, Open, SqliteLedger, SqliteOptions, Way, Write, backup, restore};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -15,6 +17,53 @@ fn fresh() -> (Arc<dyn Ledger>, TempDir) {
 }
 
 crate::suite::suite!(fresh());
+
+/// The same in memory, where whoever asks does the work.
+mod in_memory {
+    use super::*;
+
+    fn fresh() -> (Arc<dyn Ledger>, ()) {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("suite-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        (Arc::new(SqliteLedger::in_memory(&name, Arc::new(Open)).unwrap()), ())
+    }
+
+    crate::suite::suite!(fresh());
+
+    /// Every operation is lost on its way there, or its answer is.
+    struct Broken {
+        there: bool,
+    }
+
+    #[async_trait]
+    impl Way for Broken {
+        async fn there(&self, write: bool) -> Result<(), LedgerError> {
+            if self.there && write {
+                Err(LedgerError::Full)
+            } else {
+                Ok(())
+            }
+        }
+
+        async fn back(&self, write: bool) -> Result<(), LedgerError> {
+            if !self.there && write {
+                Err(LedgerError::Full)
+            } else {
+                Ok(())
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_on_its_way_there_is_not_done_and_what_is_lost_on_its_way_back_is() {
+        let ledger = SqliteLedger::in_memory("lossy", Arc::new(Open)).unwrap();
+        for (there, epoch) in [(true, 0), (false, 7)] {
+            let broken = SqliteLedger::in_memory("lossy", Arc::new(Broken { there })).unwrap();
+            assert_eq!(broken.take_epoch("a", 7).await, Err(LedgerError::Full));
+            assert_eq!(ledger.epoch().await, Ok(epoch));
+        }
+    }
+}
 
 #[tokio::test]
 async fn only_the_owner_may_read_the_file() {

@@ -69,7 +69,6 @@ struct World {
     engine: Arc<Engine>,
     id: Identity,
     file: PathBuf,
-    _outbox: rumqttc::EventLoop,
 }
 
 impl Drop for World {
@@ -171,13 +170,10 @@ impl World {
             Arc::default(),
             Gate::open(),
             publisher,
+            Arc::new(crate::engine::dial::Mqtt),
         );
-        let world = Self {
-            _outbox: connect(&engine),
-            engine,
-            id,
-            file,
-        };
+        connect(&engine);
+        let world = Self { engine, id, file };
         let registry = &world.engine.registry;
         registry.set_door(world.id.broker.clone(), Some(Arc::new(Reports)));
         let birth = Online {

@@ -116,6 +116,7 @@ impl World {
             Arc::default(),
             Gate::open(),
             publisher,
+            Arc::new(crate::engine::dial::Mqtt),
         );
         let fake = Arc::new(fake);
         let door = Arc::clone(&fake) as Arc<dyn Door>;

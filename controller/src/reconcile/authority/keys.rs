@@ -259,7 +259,7 @@ async fn make(shared: &Shared, object: &Object, now: i64) -> Result<std::result:
     let (profile, kind) = (profile::profile(object), algorithm(object.spec.key_algorithm));
     let external = object.spec.external.is_some();
     // An RSA key takes seconds.
-    let made = tokio::task::spawn_blocking(move || -> std::result::Result<_, Verdict> {
+    let made = crate::apart::run(move || -> std::result::Result<_, Verdict> {
         let key = PrivateKey::generate(kind).map_err(|e| Verdict::no("KeyNotMade", e.to_string()))?;
         let refuse = |e: certwave_pki::CaError| Verdict::no(&camel_case(e.category()), e.to_string());
         let mut data = BTreeMap::from([(KEY.to_owned(), key.to_pkcs8_pem().expose_secret().to_owned())]);

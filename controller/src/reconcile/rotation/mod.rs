@@ -35,7 +35,7 @@ use serde_json::json;
 
 use super::authority::{ready, revoked};
 use super::drive::{Reconciler, name};
-use super::error::{Error, Result};
+use super::error::Result;
 use super::shared::Shared;
 use super::status::{Verdict, publish};
 use super::strategy::strategy;
@@ -156,9 +156,13 @@ fn crl_use(object: &ObjectRef) -> String {
 }
 
 impl Rotations {
-    pub(super) fn new(shared: Arc<Shared>, store: Store<Rotation>, fleets: Store<Fleet>) -> Result<Self> {
-        let client = crate::gates::Client::new().map_err(|error| Error::Gates(error.to_string()))?;
-        Ok(Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        store: Store<Rotation>,
+        fleets: Store<Fleet>,
+        client: crate::gates::Client,
+    ) -> Self {
+        Self {
             gates: gates::Gates::new(client, Arc::clone(&shared.metrics)),
             teller: tell::Teller::new(&shared),
             outlooks: outlook::Outlooks::default(),
@@ -167,7 +171,7 @@ impl Rotations {
             shared,
             store,
             fleets,
-        })
+        }
     }
 
     /// Ends those in the ledger whose objects were deleted while nobody led: their devices must not wait for them. To be called

@@ -176,10 +176,11 @@ impl AllParts {
             publication_base: Some("http://pki.example.com".to_owned()),
             namespace: self.namespace.clone(),
             ocsp: Arc::new(Signers::new(Arc::clone(&metrics.ocsp))),
-            monitor: Monitor::new(Arc::clone(&publisher), gates, Arc::clone(&metrics)),
+            monitor: Monitor::new(Arc::clone(&publisher), gates.clone(), Arc::clone(&metrics)),
             metrics,
             publisher,
             status_delay: Duration::from_millis(100),
+            gates,
         };
         async {
             if let Err(error) = reconcile::run(context).await {

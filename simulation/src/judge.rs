@@ -1,0 +1,293 @@
+//! Whether what always holds did hold, at each instant: by what devices did, what the broker was told and let in, and what was on
+//! disks. The judge knows nothing of the operator's own state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use certwave_agent::journal::{Goal, Journal, Phase};
+use certwave_protocol::ids::{Epoch, Fingerprint};
+use certwave_protocol::message::Slot;
+
+use crate::history::History;
+use crate::os;
+
+/// A CRL's issuer and partition.
+pub type Scope = (String, String);
+
+/// How patient the Fleet is, milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// With a device that has accepted.
+    pub answer: i64,
+    /// With one that tries its certificate.
+    pub trial: i64,
+}
+
+/// See the module.
+pub struct Judge {
+    inner: Mutex<Inner>,
+    history: Arc<History>,
+    patience: Patience,
+    /// The ledger's tables: whose epoch is the present one.
+    epochs: Mutex<Option<rusqlite::Connection>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    limit: usize,
+    /// Devices that are busy, and until when they hold their slots at most.
+    busy: BTreeMap<usize, i64>,
+    /// Jobs that were begun.
+    begun: BTreeSet<(usize, u128)>,
+    /// What each device was last seen to do.
+    known: BTreeMap<usize, (Option<u128>, String)>,
+    /// Certificates by their hash, numbered in the order in which they were seen.
+    names: BTreeMap<Fingerprint, String>,
+    serials: BTreeMap<(String, String), Fingerprint>,
+    /// Issuer and serial number of each certificate that a device was given.
+    certificates: BTreeMap<Fingerprint, (String, String)>,
+    /// What each device holds: certificates with their ends, Unix seconds.
+    held: BTreeMap<usize, Vec<(Fingerprint, i64)>>,
+    numbers: BTreeMap<Scope, u64>,
+    /// What the broker goes by.
+    revoked: BTreeMap<Scope, BTreeSet<String>>,
+    /// Devices that were let in again, and may still be on the broker's lists.
+    released: BTreeSet<usize>,
+    /// Devices that a person revoked or holds.
+    barred: BTreeSet<usize>,
+    peak: usize,
+    jobs: usize,
+}
+
+impl Judge {
+    /// Judges a fleet that is as patient as this.
+    pub fn new(history: Arc<History>, patience: Patience) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::default(),
+            history,
+            patience,
+            epochs: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many devices may be busy at once.
+    pub fn allow(&self, limit: usize) {
+        self.lock().limit = limit;
+    }
+
+    /// A person has said that a device is to be kept out, or let in again.
+    pub fn bar(&self, device: usize, barred: bool) {
+        let mut inner = self.lock();
+        if barred {
+            inner.barred.insert(device);
+            inner.busy.remove(&device);
+        } else {
+            inner.barred.remove(&device);
+        }
+    }
+
+    /// A person has let a device in again: soon the broker's lists say so.
+    pub fn release(&self, device: usize) {
+        self.lock().released.insert(device);
+    }
+
+    /// Whether somebody whom a person has let in again is still on the broker's lists.
+    pub fn awaits_release(&self) -> bool {
+        !self.lock().released.is_empty()
+    }
+
+    /// Whether a person has barred it.
+    pub fn is_barred(&self, device: usize) -> bool {
+        self.lock().barred.contains(&device)
+    }
+
+    /// The most devices that were busy at once, and the jobs that were begun.
+    pub fn peak(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.peak, inner.jobs)
+    }
+
+    /// What a certificate is called: hashes differ from run to run.
+    pub fn name(&self, leaf: &Fingerprint) -> String {
+        let mut inner = self.lock();
+        let next = inner.names.len() + 1;
+        inner.names.entry(*leaf).or_insert_with(|| format!("c{next}")).clone()
+    }
+
+    /// A certificate was seen: nobody else may have its serial number.
+    pub fn saw(&self, issuer: &str, serial: &str, leaf: Fingerprint) {
+        let mut inner = self.lock();
+        let own = (issuer.to_owned(), serial.to_owned());
+        let before = inner.serials.insert(own.clone(), leaf);
+        inner.certificates.insert(leaf, own);
+        drop(inner);
+        if before.is_some_and(|before| before != leaf) {
+            self.history.breach("two certificates have one serial number");
+        }
+    }
+
+    /// A device has taken a step.
+    pub fn stepped(&self, device: usize, journal: &Journal, on_trial: bool) {
+        let now = os::elapsed_ms();
+        let job = journal.job.as_ref();
+        let id = job.map(|job| job.id.as_u128());
+        let progress = match job.map(|job| &job.phase) {
+            None => "no job".to_owned(),
+            Some(Phase::RolledBack { code, .. }) => format!("rolled back, {code}"),
+            Some(Phase::Failed { code }) => format!("failed, {code}"),
+            Some(Phase::Stored) if on_trial => "trial".to_owned(),
+            Some(phase) => format!("{phase:?}").to_lowercase(),
+        };
+        let start = journal.active.and_then(|slot| journal.held(slot)).map(|held| held.leaf);
+        let start = start.map_or_else(|| "-".to_owned(), |leaf| self.name(&leaf));
+        let told = format!("{progress}, starts from {start}");
+        let mut inner = self.lock();
+        let slots = [Slot::A, Slot::B].into_iter().filter_map(|slot| journal.held(slot));
+        let held: Vec<_> = slots.map(|held| (held.leaf, held.not_after)).collect();
+        let changed = inner.held.get(&device) != Some(&held);
+        if changed {
+            inner.held.insert(device, held);
+        }
+        if inner.known.get(&device) == Some(&(id, told.clone())) {
+            drop(inner);
+            if changed {
+                self.all_can_enter();
+            }
+            return;
+        }
+        let another = inner.known.get(&device).is_none_or(|(before, _)| *before != id);
+        inner.known.insert(device, (id, told.clone()));
+        inner.busy.retain(|_, until| *until > now);
+        // Whoever a person has barred has lost its job, too.
+        let counts = !inner.barred.contains(&device) && job.is_some_and(|job| !matches!(job.goal, Goal::Enrol { .. }));
+        let patience = match job.map(|job| &job.phase) {
+            Some(Phase::Accepted) if counts => Some(self.patience.answer),
+            Some(Phase::Stored | Phase::Tested | Phase::TrialOver) if counts => Some(self.patience.trial),
+            _ => None,
+        };
+        let mut breach = None;
+        match (patience, id) {
+            (Some(patience), Some(id)) => {
+                inner.busy.insert(device, now + patience);
+                inner.peak = inner.peak.max(inner.busy.len());
+                if inner.begun.insert((device, id)) {
+                    inner.jobs += 1;
+                    if inner.busy.len() > inner.limit {
+                        let all: Vec<_> = inner.busy.keys().map(|device| format!("d{device}")).collect();
+                        breach = Some(format!(
+                            "in flight: d{device} began as one of {}, and {} are allowed: {}",
+                            inner.busy.len(),
+                            inner.limit,
+                            all.join(" ")
+                        ));
+                    }
+                }
+            }
+            _ => drop(inner.busy.remove(&device)),
+        }
+        drop(inner);
+        let new = if another { "another job: " } else { "" };
+        self.history.say(format!("d{device} {new}{told}"));
+        if let Some(breach) = breach {
+            self.history.breach(breach);
+        }
+        self.all_can_enter();
+    }
+
+    /// From now on the judge knows whose epoch is the present one.
+    pub fn watch(&self, ledger: rusqlite::Connection) {
+        *self.epochs.lock().unwrap_or_else(PoisonError::into_inner) = Some(ledger);
+    }
+
+    /// Somebody said something to a device in the name of an epoch.
+    pub fn said(&self, epoch: Option<Epoch>, kind: &str) {
+        let Some(epoch) = epoch else { return };
+        let ledger = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        let present = ledger.as_ref().and_then(|ledger| {
+            let mut last = ledger
+                .prepare_cached("SELECT max(epoch) FROM epochs WHERE part NOT IN ('', '*')")
+                .ok()?;
+            last.query_row([], |row| row.get::<_, Option<i64>>(0)).ok()?
+        });
+        drop(ledger);
+        if present.is_some_and(|present| i64::try_from(epoch).is_ok_and(|epoch| epoch < present)) {
+            self.history.breach(format!("a deposed leader said {kind}"));
+        }
+    }
+
+    /// The broker goes by another CRL.
+    pub fn loaded(&self, scope: &Scope, number: u64, revoked: BTreeSet<String>) {
+        let mut inner = self.lock();
+        let before = inner.numbers.insert(scope.clone(), number);
+        let lines = revoked.len();
+        inner.revoked.insert(scope.clone(), revoked);
+        drop(inner);
+        if before.is_none_or(|before| before != number) {
+            self.history
+                .say(format!("the broker goes by another CRL of {}, {lines} lines", scope.1));
+        }
+        if before.is_some_and(|before| before > number) {
+            self.history
+                .breach(format!("the number of the CRL of {} fell", scope.1));
+        }
+        self.all_can_enter();
+    }
+
+    /// The broker let somebody in.
+    pub fn let_in(&self, user: &str, issuer: &str, serial: &str) {
+        let inner = self.lock();
+        let listed = |(scope, serials): (&Scope, &BTreeSet<String>)| scope.0 == issuer && serials.contains(serial);
+        let out = inner.revoked.iter().any(listed);
+        drop(inner);
+        if out {
+            self.history.breach(format!(
+                "{user} was let in with a certificate that is revoked or on hold"
+            ));
+        }
+    }
+
+    /// Each device must hold a certificate that opens the door, unless a person has barred it.
+    fn all_can_enter(&self) {
+        let mut inner = self.lock();
+        if !inner.released.is_empty() {
+            // Whoever was released is like any other once it can enter.
+            let free: Vec<usize> = inner
+                .released
+                .iter()
+                .copied()
+                .filter(|device| inner.can_enter(*device))
+                .collect();
+            for device in free {
+                inner.released.remove(&device);
+                inner.barred.remove(&device);
+            }
+        }
+        let all = inner.held.keys().filter(|device| !inner.barred.contains(device));
+        let shut_out: Vec<usize> = all.copied().filter(|device| !inner.can_enter(*device)).collect();
+        drop(inner);
+        for device in shut_out {
+            self.history
+                .breach(format!("d{device} holds nothing that the broker accepts"));
+        }
+    }
+}
+
+impl Inner {
+    /// Whether a device that holds certificates has one that opens the door.
+    fn can_enter(&self, device: usize) -> bool {
+        let now = os::now_ms() / 1000;
+        let opens = |(leaf, not_after): &(Fingerprint, i64)| {
+            let Some((issuer, serial)) = self.certificates.get(leaf) else {
+                return true;
+            };
+            let listed = |(scope, serials): (&Scope, &BTreeSet<String>)| scope.0 == *issuer && serials.contains(serial);
+            *not_after > now && !self.revoked.iter().any(listed)
+        };
+        let held = self.held.get(&device).map(Vec::as_slice).unwrap_or_default();
+        held.is_empty() || held.iter().any(opens)
+    }
+}

@@ -1,0 +1,545 @@
+//! Everything that runs, and one run of it: the fleet enrols, everything goes wrong while it rotates, the weather clears up, it rotates
+//! once more, and all must agree.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use certwave_agent::claim::Claim;
+use certwave_agent::mqtt::Address;
+use certwave_agent::trust::Trusts;
+use certwave_controller::clock::Clock;
+use certwave_ledger::{Ledger, Open, SqliteLedger};
+use certwave_pki::{KeyAlgorithm, PrivateKey, certificates_from_pem, create_leaf_csr, csr_to_pem};
+use certwave_protocol::ids::{ClaimName, Fingerprint};
+use certwave_protocol::jws::SigningKey;
+use certwave_protocol::message::Der;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::{Value, json};
+
+use crate::api::{ApiServer, Key};
+use crate::broker::{Broker, PREFIX};
+use crate::device::{Surroundings, Unit, name};
+use crate::faults::Faults;
+use crate::history::History;
+use crate::judge::{Judge, Patience};
+use crate::mutant::Mutant;
+use crate::os;
+use crate::replica::{Ground, LEDGER, PUBLICATION, Replica};
+use crate::standing;
+use crate::weather::Weather;
+
+/// The namespace of all objects but the Leases.
+pub const NAMESPACE: &str = "plant";
+/// The Fleet.
+pub const FLEET: &str = "meters";
+/// The Broker's id.
+pub const BROKER: &str = "main";
+const API_VERSION: &str = "certwave.dev/v1alpha1";
+/// Replicas there are.
+const REPLICAS: usize = 2;
+/// Devices in flight at once, of so many.
+const IN_FLIGHT: usize = 2;
+/// Seconds: for a step, and for a trial.
+const STEP: i64 = 20;
+const TRIAL: i64 = 20;
+/// How often somebody looks.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// See the module.
+pub struct World {
+    /// What replicas are made of.
+    pub ground: Arc<Ground>,
+    /// The replicas.
+    pub replicas: Vec<Replica>,
+    /// The devices.
+    pub units: Vec<Unit>,
+    /// The ledger, by a way that nothing is in.
+    pub ledger: Arc<dyn Ledger>,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Outcome {
+    /// What must not have been.
+    pub breaches: Vec<String>,
+    /// The last lines of the history.
+    pub last: Vec<String>,
+    /// A hash of the whole history.
+    pub hash: u64,
+    /// How many lines it has.
+    pub lines: u64,
+    /// How long it took in simulated time, seconds.
+    pub seconds: i64,
+    /// The most devices that were busy at once, and the jobs that they began.
+    pub peak: (usize, usize),
+    /// How many faults there were.
+    pub faults: usize,
+}
+
+/// How many devices may be in flight at once in a fleet of so many.
+pub fn in_flight(devices: usize) -> usize {
+    IN_FLIGHT.max(devices / 20)
+}
+
+impl World {
+    /// Sets everything up, and has all devices enrol in fair weather.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn prepare(devices: usize, seed: u64) -> anyhow::Result<Self> {
+        let weather = Weather::fair(seed);
+        let history = Arc::new(History::default());
+        let patience = Patience {
+            answer: STEP * 1000,
+            trial: (STEP + TRIAL) * 1000,
+        };
+        let judge = Judge::new(Arc::clone(&history), patience);
+        judge.allow(in_flight(devices));
+        let broker = Broker::new(Arc::clone(&weather), Arc::clone(&history), Arc::clone(&judge));
+        let api = ApiServer::new(Arc::clone(&weather))?;
+        let clock = Arc::new(Clock::default());
+        clock.rule();
+        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::in_memory(LEDGER, Arc::new(Open))?);
+        judge.watch(mutable(LEDGER)?);
+        let ground = Arc::new(Ground {
+            api,
+            broker,
+            weather,
+            judge,
+            history,
+            clock,
+        });
+        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256)?;
+        for object in foundation(devices, &key)? {
+            let created = ground.api.create(object);
+            created.map_err(|refusal| anyhow::anyhow!("an object was refused: {refusal:?}"))?;
+        }
+        let replicas: Vec<Replica> = (0..REPLICAS).map(|number| Replica::new(number, &ground)).collect();
+        for replica in &replicas {
+            replica.start()?;
+        }
+        tokio::spawn(Arc::clone(&ground.broker).accompany(Arc::clone(&ledger), || true));
+        let mut world = Self {
+            ground,
+            replicas,
+            units: Vec::new(),
+            ledger,
+        };
+        world.enrol(devices, &key, seed).await?;
+        Ok(world)
+    }
+
+    async fn enrol(&mut self, devices: usize, key: &PrivateKey, seed: u64) -> anyhow::Result<()> {
+        let fleet = Key::new("fleets", NAMESPACE, FLEET);
+        let api = Arc::clone(&self.ground.api);
+        let issued = || {
+            let fleet = api.get(&fleet)?;
+            let issued = fleet.pointer("/status/claims/0/certificate")?;
+            issued.as_str().map(str::to_owned)
+        };
+        let issued = wait_for("the claim's certificate", 120, issued).await?;
+        let ca = api
+            .get(&Key::new("certificateauthorities", NAMESPACE, "root"))
+            .context("the CA is gone")?;
+        let claim = claim(&issued, ca["status"]["certificate"].as_str().unwrap_or_default(), key)?;
+        let around = Arc::new(Surroundings {
+            broker: Arc::clone(&self.ground.broker),
+            judge: Arc::clone(&self.ground.judge),
+            history: Arc::clone(&self.ground.history),
+            claim: Arc::new(claim),
+            trusts: Arc::new(Trusts::default()),
+        });
+        for number in 0..devices {
+            self.units.push(Unit::begin(number, &around, seed)?);
+        }
+        let active = || {
+            let all = api.all("devicecertificates");
+            let active = all
+                .iter()
+                .filter(|device| device["status"]["state"] == "Active")
+                .count();
+            (active == devices).then_some(())
+        };
+        wait_for("all devices' first certificates", 600 + i64::try_from(devices)?, active).await
+    }
+
+    /// One run from this seed.
+    ///
+    /// # Errors
+    /// When a mistake cannot be made.
+    pub async fn run(&mut self, seed: u64, mutant: Option<Mutant>) -> anyhow::Result<Outcome> {
+        let history = Arc::clone(&self.ground.history);
+        let begun = os::elapsed_ms();
+        os::seeded(seed);
+        let _ = rand::rng().reseed();
+        self.ground.weather.seeded(seed);
+        let mut random = StdRng::seed_from_u64(seed);
+        // Not at the same moment in each run.
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..5000))).await;
+        if let Some(mutant) = mutant {
+            mutant.make(self)?;
+        }
+        let faults = Faults::plan(&mut random);
+        let kinds = faults.len();
+        let told = self.go(&mut random, faults, mutant).await;
+        if let Err(error) = told {
+            history.breach(error.to_string());
+        }
+        let (hash, lines) = history.hash();
+        Ok(Outcome {
+            breaches: history.breaches(),
+            last: history.last(),
+            hash,
+            lines,
+            seconds: (os::elapsed_ms() - begun) / 1000,
+            peak: self.ground.judge.peak(),
+            faults: kinds,
+        })
+    }
+
+    async fn go(&mut self, random: &mut StdRng, faults: Faults, mutant: Option<Mutant>) -> anyhow::Result<()> {
+        let unlimited = mutant == Some(Mutant::LimitIsIgnored);
+        let mut person = Person::new(random, self.units.len());
+        let mut campaign = Campaign { unlimited, rounds: 0 };
+        faults.happen(self, random, &mut person, &mut campaign).await?;
+        self.clear_up()?;
+        person.settle(self)?;
+        self.complete(&campaign.name(), 600).await?;
+        // Whoever was released is in the line again.
+        let free = || (!self.ground.judge.awaits_release()).then_some(());
+        wait_for("the release of who was on hold", 120, free).await?;
+        let before = self.certificates();
+        self.rotate("last", unlimited)?;
+        self.complete("last", 400).await?;
+        // Until all have been told of the end, and old certificates are retired.
+        let mut left = Vec::new();
+        for _ in 0..240 {
+            left = standing::disagreements(self, &before).await;
+            if left.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        for what in left {
+            self.ground.history.breach(what);
+        }
+        Ok(())
+    }
+
+    /// Everything works again.
+    ///
+    /// # Errors
+    /// When a replica cannot be started.
+    pub fn clear_up(&self) -> anyhow::Result<()> {
+        self.ground.history.say("the weather clears up");
+        self.ground.weather.clear_up();
+        self.ground
+            .api
+            .misbehave(|faults| (faults.refuse, faults.stale) = (0, 0));
+        self.ground.broker.mislay(0, 0);
+        os::set_skew(0);
+        self.replicas.iter().try_for_each(Replica::start)
+    }
+
+    /// What each device starts from.
+    fn certificates(&self) -> Vec<Option<Fingerprint>> {
+        self.units.iter().map(Unit::starts_from).collect()
+    }
+
+    fn rotate(&self, name: &str, unlimited: bool) -> anyhow::Result<()> {
+        let mut rotation = object(
+            "Rotation",
+            name,
+            &json!({ "fleetRef": { "name": FLEET }, "reason": "Manual" }),
+        );
+        if unlimited {
+            rotation["spec"]["limits"] = json!({ "maxInFlight": 1000, "maxPerMinute": 100_000 });
+        }
+        let created = self.ground.api.create(rotation);
+        created.map_err(|refusal| anyhow::anyhow!("a Rotation was refused: {refusal:?}"))?;
+        self.ground.history.say(format!("the Rotation {name} is created"));
+        Ok(())
+    }
+
+    /// How a Rotation has ended, if it has.
+    fn over(&self, name: &str) -> Option<String> {
+        let rotation = self.ground.api.get(&Key::new("rotations", NAMESPACE, name))?;
+        let phase = rotation["status"]["phase"].as_str()?;
+        matches!(phase, "Complete" | "Failed" | "Aborted").then(|| phase.to_owned())
+    }
+
+    /// Waits for a Rotation's end; whoever has ended is started again meanwhile.
+    async fn complete(&self, name: &str, seconds: i64) -> anyhow::Result<()> {
+        let over = || {
+            self.keep_running();
+            self.over(name)
+        };
+        let phase = wait_for(&format!("the end of the Rotation {name}"), seconds, over).await?;
+        self.ground.history.say(format!("the Rotation {name} is over: {phase}"));
+        if phase != "Complete" {
+            bail!("the Rotation {name} has ended as {phase}");
+        }
+        Ok(())
+    }
+
+    /// Starts those again that have ended.
+    pub fn keep_running(&self) {
+        for replica in &self.replicas {
+            if let Err(error) = replica.keep() {
+                self.ground
+                    .history
+                    .breach(format!("a replica cannot be started: {error}"));
+            }
+        }
+    }
+}
+
+/// Rotations of the whole fleet, one after the other.
+pub struct Campaign {
+    /// They have no limits, by mistake.
+    unlimited: bool,
+    rounds: usize,
+}
+
+impl Campaign {
+    /// The one that was begun last.
+    pub fn name(&self) -> String {
+        format!("round-{}", self.rounds)
+    }
+
+    /// Begins the next one where the one before is over.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn go_on(&mut self, world: &World) -> anyhow::Result<()> {
+        if self.rounds > 0 && world.over(&self.name()).is_none() {
+            return Ok(());
+        }
+        self.rounds += 1;
+        world.rotate(&self.name(), self.unlimited)
+    }
+}
+
+/// A connection to the ledger's tables themselves.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn mutable(name: &str) -> anyhow::Result<rusqlite::Connection> {
+    use rusqlite::OpenFlags;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Ok(rusqlite::Connection::open_with_flags(
+        format!("file:/{name}?vfs=memdb"),
+        flags,
+    )?)
+}
+
+/// What a person does meanwhile.
+pub struct Person {
+    device: usize,
+    does: Does,
+    at: i64,
+    until: i64,
+    done: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Does {
+    Nothing,
+    Revokes,
+    Holds,
+    Pauses,
+}
+
+impl Person {
+    fn new(random: &mut StdRng, devices: usize) -> Self {
+        let does = match random.random_range(0..10) {
+            0..4 => Does::Revokes,
+            4..7 => Does::Holds,
+            7..8 => Does::Pauses,
+            _ => Does::Nothing,
+        };
+        let at = os::elapsed_ms() + random.random_range(500..25_000);
+        Self {
+            device: random.random_range(0..devices),
+            does,
+            at,
+            until: at + random.random_range(1000..30_000),
+            done: 0,
+        }
+    }
+
+    /// Does what the time has come for.
+    ///
+    /// # Errors
+    /// When an object is gone.
+    pub fn act(&mut self, world: &World) -> anyhow::Result<()> {
+        let now = os::elapsed_ms();
+        if self.done == 0 && now >= self.at {
+            self.done = 1;
+            self.first(world)?;
+        }
+        if self.done == 1 && now >= self.until {
+            self.done = 2;
+            self.second(world)?;
+        }
+        Ok(())
+    }
+
+    /// Does what is left to do.
+    ///
+    /// # Errors
+    /// When an object is gone.
+    pub fn settle(&mut self, world: &World) -> anyhow::Result<()> {
+        (self.at, self.until) = (0, 0);
+        self.act(world)
+    }
+
+    fn first(&self, world: &World) -> anyhow::Result<()> {
+        let device = Key::new("devicecertificates", NAMESPACE, &name(self.device));
+        match self.does {
+            Does::Nothing => {}
+            Does::Revokes | Does::Holds => {
+                world.ground.judge.bar(self.device, true);
+                let revocation = if self.does == Does::Holds {
+                    json!({ "hold": true })
+                } else {
+                    json!({ "reason": "keyCompromise" })
+                };
+                change(world, &device, &json!({ "spec": { "revocation": revocation } }))?;
+            }
+            Does::Pauses => {
+                let rotation = Key::new("rotations", NAMESPACE, "round-1");
+                change(
+                    world,
+                    &rotation,
+                    &json!({ "spec": { "control": { "state": "Paused" } } }),
+                )?;
+            }
+        }
+        world
+            .ground
+            .history
+            .say(format!("a person {:?} d{}", self.does, self.device));
+        Ok(())
+    }
+
+    fn second(&self, world: &World) -> anyhow::Result<()> {
+        match self.does {
+            Does::Nothing | Does::Revokes => Ok(()),
+            Does::Holds => {
+                let device = Key::new("devicecertificates", NAMESPACE, &name(self.device));
+                world.ground.history.say(format!("a person releases d{}", self.device));
+                change(world, &device, &json!({ "spec": { "revocation": Value::Null } }))?;
+                world.ground.judge.release(self.device);
+                Ok(())
+            }
+            Does::Pauses => {
+                let rotation = Key::new("rotations", NAMESPACE, "round-1");
+                world.ground.history.say("a person lets the Rotation go on");
+                change(
+                    world,
+                    &rotation,
+                    &json!({ "spec": { "control": { "state": "Running" } } }),
+                )
+            }
+        }
+    }
+}
+
+fn change(world: &World, key: &Key, change: &Value) -> anyhow::Result<()> {
+    let changed = world.ground.api.merge(key, change);
+    changed
+        .map(drop)
+        .map_err(|refusal| anyhow::anyhow!("a change was refused: {refusal:?}"))
+}
+
+/// Waits until there is something, for so many simulated seconds.
+async fn wait_for<T>(what: &str, seconds: i64, mut found: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
+    let end = os::elapsed_ms() + seconds * 1000;
+    loop {
+        if let Some(found) = found() {
+            return Ok(found);
+        }
+        if os::elapsed_ms() > end {
+            bail!("{what} did not come within {seconds} s");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn object(kind: &str, name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": API_VERSION, "kind": kind, "metadata": { "name": name, "namespace": NAMESPACE }, "spec": spec,
+    })
+}
+
+/// What a person would write in YAML.
+fn foundation(devices: usize, key: &PrivateKey) -> anyhow::Result<Vec<Value>> {
+    let csr = create_leaf_csr(key, "~claim.line")?;
+    let ca =
+        json!({ "root": {}, "commonName": "Simulated root", "publication": { "baseURL": PUBLICATION, "ocsp": false } });
+    let broker = json!({
+        "id": BROKER, "url": "mqtts://broker.example.com:8883",
+        "trust": { "issuerRef": { "name": "root" } }, "issuerRef": { "name": "root" },
+        "mosquitto": { "crlSync": { "lateAfter": "60s" } },
+    });
+    let limit = in_flight(devices);
+    let fleet = json!({
+        "issuerRef": { "name": "root" }, "brokerRef": { "name": "mqtt" },
+        "certificate": { "validity": "30d", "renewBefore": "1d" },
+        "enrolment": { "claims": [{
+            "name": "line", "quota": devices, "notAfter": "2027-09-21T00:00:00Z", "csr": csr_to_pem(&csr),
+        }] },
+        "rotation": {
+            "waves": [{ "name": "all", "percent": 100 }],
+            "defaults": { "successPercent": 0, "maxFailedPercent": 100, "maxLost": 10_000 },
+            "limits": { "maxInFlight": limit, "maxPerMinute": 100_000 },
+            "device": {
+                "stepTimeout": format!("{STEP}s"), "trialTimeout": format!("{TRIAL}s"), "jobTimeout": "3m",
+                "offlineAfter": "30s", "lostAfter": "4m", "retries": { "max": 10, "backoff": "1s" },
+            },
+            "oldCertificate": { "retire": "Revoke", "grace": "3s", "probation": "30s", "reconnectsPerSecond": 50 },
+        },
+    });
+    let mut all = vec![
+        object("CertificateAuthority", "root", &ca),
+        object("Broker", "mqtt", &broker),
+        object("Fleet", FLEET, &fleet),
+    ];
+    for number in 0..devices {
+        let device = json!({ "fleetRef": { "name": FLEET }, "deviceId": name(number) });
+        all.push(object("DeviceCertificate", &name(number), &device));
+    }
+    Ok(all)
+}
+
+/// The bundle that a person would get for the claim.
+fn claim(issued: &str, anchor: &str, key: &PrivateKey) -> anyhow::Result<Claim> {
+    let chain = certificates_from_pem(issued).context("the claim's certificate cannot be read")?;
+    let anchors = certificates_from_pem(anchor).context("the CA's certificate cannot be read")?;
+    let leaf = chain.first().context("no certificate")?;
+    let der = key.secret_pkcs8_der();
+    let address = || Address {
+        host: "broker.example.com".to_owned(),
+        port: 8883,
+    };
+    let name: ClaimName = "line".parse().map_err(|_| anyhow::anyhow!("not a name"))?;
+    Ok(Claim {
+        name,
+        broker: BROKER.parse().map_err(|_| anyhow::anyhow!("not an id"))?,
+        url: address(),
+        claims_url: address(),
+        prefix: PREFIX.to_owned(),
+        device: None,
+        anchors: anchors.iter().map(|anchor| Der(anchor.to_vec())).collect(),
+        leaf: Fingerprint::of(leaf),
+        signer: SigningKey::from_pkcs8(der).map_err(|error| anyhow::anyhow!("{error}"))?,
+        tls_key: rustls::crypto::aws_lc_rs::sign::any_supported_type(&PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(
+            der.to_vec(),
+        )))?,
+        chain,
+    })
+}
