@@ -2,21 +2,18 @@
 //! is done in place, and what happens follows from the order of events only.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::JoinError;
+use tokio::task::JoinHandle;
 
 /// Whether there are threads beside the one that asks.
 pub(crate) fn is_possible() -> bool {
     Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread
 }
 
-/// Does it.
-///
-/// # Errors
-/// When it panicked, or the runtime is being shut down.
-pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+/// Begins it; what comes of it is awaited, or let go.
+pub(crate) fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     if is_possible() {
-        tokio::task::spawn_blocking(work).await
+        tokio::task::spawn_blocking(work)
     } else {
-        tokio::spawn(async move { work() }).await
+        tokio::spawn(async move { work() })
     }
 }

@@ -195,7 +195,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
         dial: Arc::new(Mqtt),
         http: gates::Client::new()?,
     });
-    let outcome = replica::run(&parts, stop).await;
+    let outcome = Box::pin(replica::run(&parts, stop)).await;
     watch.abort();
     server.abort();
     histories.abort();

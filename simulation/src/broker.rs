@@ -379,7 +379,7 @@ impl Broker {
         };
         let mut news = false;
         for scope in scopes {
-            if scope.1 == certwave_ledger::FULL_PARTITION || scope.1.ends_with(".delta") {
+            if scope.1 == certwave_ledger::FULL_PARTITION || scope.1.strip_suffix(".delta").is_some() {
                 continue;
             }
             let Ok(Some(record)) = ledger.crl(&scope.0, &scope.1).await else {
@@ -564,5 +564,5 @@ pub(crate) fn issuer_of(der: &[u8]) -> Option<String> {
         return None;
     };
     let id = id.get(..usize::from(*length))?;
-    Some(id.iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(hex::encode(id))
 }

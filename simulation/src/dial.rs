@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use certwave_controller::engine::dial::{Destination, Dial, Happened, Line, Outbox};
+use certwave_controller::engine::dial::{Destination, Dial, Happened, Line, Opened, Outbox};
 use certwave_protocol::envelope::Unverified;
 use tokio::sync::Notify;
 
@@ -28,7 +28,7 @@ pub struct ToBroker {
 }
 
 impl Dial for ToBroker {
-    fn dial(&self, to: Destination<'_>) -> Result<(Arc<dyn Outbox>, Box<dyn Line>), String> {
+    fn dial(&self, to: Destination<'_>) -> Result<Opened, String> {
         let leaf = to.chain.first().ok_or("no certificate")?.to_vec();
         let outbox = Arc::new(Out {
             life: Arc::clone(&self.life),

@@ -128,7 +128,8 @@ pub unsafe extern "C" fn clock_gettime(id: libc::clockid_t, out: *mut libc::time
 pub unsafe extern "C" fn getrandom(buffer: *mut libc::c_void, len: libc::size_t, flags: libc::c_uint) -> libc::ssize_t {
     if !TAKEN.load(Relaxed) {
         // SAFETY: the arguments are the caller's own.
-        return unsafe { libc::syscall(libc::SYS_getrandom, buffer, len, flags) as libc::ssize_t };
+        let got = unsafe { libc::syscall(libc::SYS_getrandom, buffer, len, flags) };
+        return libc::ssize_t::try_from(got).unwrap_or(-1);
     }
     let mut left = len;
     let mut at = buffer.cast::<u8>();

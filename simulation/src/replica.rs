@@ -173,7 +173,7 @@ fn operate(ground: &Arc<Ground>, life: &Arc<Life>, mut stop: watch::Receiver<boo
             // The sender goes with the process.
             let _ = stop.wait_for(|stop| *stop).await;
         };
-        let ended = replica::run(&parts, stopped).await;
+        let ended = Box::pin(replica::run(&parts, stopped)).await;
         let why = match &ended {
             Ok(()) => "as it was told".to_owned(),
             Err(error) => shortened(&error.to_string()),

@@ -37,13 +37,16 @@ pub struct Destination<'a> {
     pub key: &'a PrivateKeyDer<'static>,
 }
 
+/// Both ends of a connection.
+pub type Opened = (Arc<dyn Outbox>, Box<dyn Line>);
+
 /// Opens connections.
 pub trait Dial: Send + Sync {
     /// Begins to connect: what becomes of that, the line says.
     ///
     /// # Errors
     /// When the credential cannot be used.
-    fn dial(&self, to: Destination<'_>) -> Result<(Arc<dyn Outbox>, Box<dyn Line>), String>;
+    fn dial(&self, to: Destination<'_>) -> Result<Opened, String>;
 }
 
 /// What is said on a connection. Nothing waits: what cannot be taken now is lost, and `false` says so.
@@ -93,7 +96,7 @@ pub enum Happened {
 pub struct Mqtt;
 
 impl Dial for Mqtt {
-    fn dial(&self, to: Destination<'_>) -> Result<(Arc<dyn Outbox>, Box<dyn Line>), String> {
+    fn dial(&self, to: Destination<'_>) -> Result<Opened, String> {
         let tls = tls::mutual(to.anchors, to.chain, to.key).map_err(|error| error.to_string())?;
         let mut options = MqttOptions::new(to.client_id, (to.host.to_owned(), to.port));
         options.set_transport(Transport::Tls(TlsConfiguration::Rustls(Arc::new(tls))));

@@ -202,7 +202,7 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>, door: Door) -> Str
         chain: &entry.client_chain,
         key: &entry.client_key,
     };
-    let (outbox, mut line) = match engine.dial.dial(destination) {
+    let (outbox, mut events) = match engine.dial.dial(destination) {
         Ok(opened) => opened,
         Err(error) => return format!("the controller's credential for the broker cannot be used: {error}"),
     };
@@ -219,7 +219,7 @@ async fn once(engine: &Arc<Engine>, entry: &Arc<BrokerEntry>, door: Door) -> Str
             // First: what waits in the outbox must not leave either.
             biased;
             () = engine.gate.closed() => return "this process no longer leads".to_owned(),
-            happened = line.next() => happened,
+            happened = events.next() => happened,
             // The client's own watch is put off by each thing it sends.
             () = tokio::time::sleep_until(speaker.hearing().ends().into()) => {
                 return format!("the broker has said nothing for {} s", SILENCE.as_secs());

@@ -14,8 +14,8 @@ use super::scope::{Stamp, delta_of, names_deltas, next_number};
 use crate::apart;
 use crate::registry::IssuerEntry;
 
-/// Lines in one read of the ledger.
-const PAGE: u32 = 10_000;
+/// Lines in one read of the ledger; in the tests a short list has many pages, too.
+const PAGE: u32 = if cfg!(test) { 20 } else { 10_000 };
 /// Pages that wait to be encoded.
 const AHEAD: usize = 2;
 

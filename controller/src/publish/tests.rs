@@ -212,7 +212,8 @@ async fn a_revocation_stands_in_its_month_and_in_the_list_of_all() {
     assert!(press.ledger.crls_behind().await.unwrap().is_empty());
 }
 
-#[tokio::test]
+/// With threads, as in production, and lists of many pages.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_is_published_at_once_and_a_thousand_in_a_handful_of_crls() {
     let press = Press::new(None).await;
     let (month, registry) = (Press::month(), Arc::new(Registry::default()));

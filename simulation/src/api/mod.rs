@@ -216,8 +216,8 @@ impl ApiServer {
             over: false,
         };
         let lines = stream::unfold(watch, |mut watch| async move {
-            let line = watch.next().await?;
-            Some((Ok::<_, std::convert::Infallible>(line), watch))
+            let bytes = watch.next().await?;
+            Some((Ok::<_, std::convert::Infallible>(bytes), watch))
         });
         headed(200).body(Body::from_stream(lines)).unwrap_or_default()
     }

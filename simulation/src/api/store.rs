@@ -273,7 +273,7 @@ impl Store {
                 }
                 let version = asked.body["metadata"]["resourceVersion"].as_str();
                 let changed = self.change(key, asked.status, version, now, |object| {
-                    patch::patch(kind, object, &asked.body)
+                    patch::patch(kind, object, &asked.body);
                 });
                 Ok((200, changed?))
             }
@@ -292,12 +292,11 @@ impl Store {
     }
 
     fn named(&self, body: &Value) -> String {
-        match body["metadata"]["name"].as_str() {
-            Some(name) => name.to_owned(),
-            None => {
-                let prefix = body["metadata"]["generateName"].as_str().unwrap_or("unnamed-");
-                format!("{prefix}{:05x}", self.version)
-            }
+        if let Some(name) = body["metadata"]["name"].as_str() {
+            name.to_owned()
+        } else {
+            let prefix = body["metadata"]["generateName"].as_str().unwrap_or("unnamed-");
+            format!("{prefix}{:05x}", self.version)
         }
     }
 
