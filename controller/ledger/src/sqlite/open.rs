@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -132,10 +133,14 @@ fn common(db: &Connection, cache_kib: i64) -> Result<()> {
     db.pragma_update(None, "foreign_keys", true)?;
     db.pragma_update(None, "temp_store", "MEMORY")?;
     db.pragma_update(None, "cache_size", -cache_kib)?;
-    db.busy_timeout(std::time::Duration::from_secs(5))?;
+    db.busy_timeout(Duration::from_secs(5))?;
     db.set_prepared_statement_cache_capacity(128);
     Ok(())
 }
+
+/// How long a lock may outlast whoever gave it up: a program that they are just starting holds it until it runs (flock(2), fork(2)).
+const LET_GO: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub(super) fn lock(path: &Path) -> Result<File> {
     let mut name = path.as_os_str().to_owned();
@@ -147,13 +152,19 @@ pub(super) fn lock(path: &Path) -> Result<File> {
         .mode(0o600)
         .open(&name)
         .map_err(|e| unavailable(path, &e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(LedgerError::Unavailable(format!(
-            "{} is in use by another process",
-            path.display()
-        ))),
-        Err(TryLockError::Error(e)) => Err(unavailable(path, &e)),
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LET_GO => std::thread::sleep(LOOK_EVERY),
+            Err(TryLockError::WouldBlock) => {
+                return Err(LedgerError::Unavailable(format!(
+                    "{} is in use by another process",
+                    path.display()
+                )));
+            }
+            Err(TryLockError::Error(e)) => return Err(unavailable(path, &e)),
+        }
     }
 }
 
