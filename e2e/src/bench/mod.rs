@@ -110,8 +110,7 @@ pub async fn run(groups: &[String], report: &mut Report) -> Result<()> {
         rotation::measure(report).await.context("rotation")?;
     }
     if wanted("scale") {
-        for devices in [1_000, 10_000, 100_000] {
-            let devices = scaled(devices);
+        for devices in sizes()? {
             scale::measure(devices, report)
                 .await
                 .with_context(|| format!("{devices} devices"))?;
@@ -125,6 +124,15 @@ pub async fn run(groups: &[String], report: &mut Report) -> Result<()> {
         revocation::mass(report).await.context("revocation.mass")?;
     }
     Ok(())
+}
+
+/// The sizes of fleets that `scale` measures: those that `DEVICES` names, with spaces between them, else three.
+fn sizes() -> Result<Vec<usize>> {
+    let Ok(named) = std::env::var("DEVICES") else {
+        return Ok([1_000, 10_000, 100_000].map(scaled).to_vec());
+    };
+    let sizes = named.split_whitespace().map(str::parse).collect::<Result<_, _>>();
+    sizes.with_context(|| format!("DEVICES={named}"))
 }
 
 /// A count, divided as the environment says.
