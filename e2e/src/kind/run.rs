@@ -158,7 +158,7 @@ impl Cluster {
     /// Has the pod deleted, with no time to end in good order, that sends the devices their jobs, and says how long it takes from then until
     /// another one sends the next; then, if that is another pod, the one that does what is of all brokers.
     pub(super) async fn kill_leader(&self) -> Result<Duration> {
-        let driving = self.holder(BROKER_LEASE).await?;
+        let driving = self.holder_in_time(BROKER_LEASE).await?;
         let killed = Timestamp::now();
         self.kill(&driving, BROKER_LEASE).await?;
         let sent = wait_for("the next job to be sent", Duration::from_mins(2), || async {
@@ -173,12 +173,20 @@ impl Cluster {
         })
         .await
         .with_context(|| release::state(&self.api))?;
-        if self.holder(LEASE).await? != driving {
+        if self.holder_in_time(LEASE).await? != driving {
             release::wait(&self.api)?;
-            let leader = self.holder(LEASE).await?;
+            let leader = self.holder_in_time(LEASE).await?;
             self.kill(&leader, LEASE).await?;
         }
         Ok(sent.duration_since(killed).try_into()?)
+    }
+
+    /// Between two holders there is a moment without one.
+    async fn holder_in_time(&self, lease: &str) -> Result<String> {
+        wait_for("somebody to hold the Lease", Duration::from_mins(1), || {
+            self.holder(lease)
+        })
+        .await
     }
 
     async fn holder(&self, lease: &str) -> Result<String> {
