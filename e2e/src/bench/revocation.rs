@@ -12,10 +12,10 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
+use super::rotation::counted;
 use super::wire::{Line, get, post, quantile};
-use super::{FLEET, Report, number, ocsp, preload, scaled, seconds};
+use super::{FLEET, Report, ocsp, preload, scaled, seconds};
 use crate::device_files;
-use crate::http::sample;
 use crate::identity::Identity;
 use crate::mqtt::{self, Connection};
 use crate::stack::{Simulation, Stack, objects};
@@ -94,12 +94,7 @@ pub(super) async fn mass(report: &mut Report) -> Result<()> {
     let simulation = simulation(&stack, (devices / CONNECTED).max(1))?;
     let ids: Vec<_> = (1..=devices).map(Simulation::device_id).collect();
     stack.declare_devices(ids.iter().cloned()).await?;
-    wait_for("the controller to count all devices", PATIENCE, || async {
-        let counted = sample(&stack.controller_metrics().await?, "certwave_devices", &[]).unwrap_or_default();
-        ensure!(counted >= number(devices), "{counted} of {devices}");
-        Ok(())
-    })
-    .await?;
+    counted(&stack, devices, &[], PATIENCE).await?;
     let broker = stack.namespace().to_owned();
     with_ledger(&mut stack, async |ledger| {
         let epoch = ledger.take_epoch("bench", seconds() * 1000).await?;
@@ -173,7 +168,7 @@ async fn begin(name: &str) -> Result<(Stack, Ca)> {
 }
 
 /// Does something to the ledger while the controller is away.
-async fn with_ledger(stack: &mut Stack, act: impl AsyncFnOnce(&SqliteLedger) -> Result<()>) -> Result<()> {
+pub(super) async fn with_ledger(stack: &mut Stack, act: impl AsyncFnOnce(&SqliteLedger) -> Result<()>) -> Result<()> {
     stack.stop_controller()?;
     let ledger = SqliteLedger::open(stack.ledger())?;
     let done = act(&ledger).await;

@@ -2,18 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::{FLEET, Report, number};
 use crate::api::ApiServer;
 use crate::http::sample;
 use crate::stack::{Simulation, Stack, objects};
+use crate::wait::wait_for;
 
 const DEVICES: usize = 2_000;
 const PATIENCE: Duration = Duration::from_mins(15);
 /// Seldom enough not to weigh on what is measured.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// What passes within this time after the last certificate belongs to its price.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// 2,000 simulated devices, everything on this machine: `rotation.throughput`, from the creation of the Rotation until
 /// its status shows the last device confirmed; and `rotation.api_writes` for each of them. Then the same fleet in three waves:
@@ -103,6 +106,16 @@ pub(super) async fn settle(stack: &mut Stack, count: usize, start: Instant) -> R
     }
 }
 
+/// Waits until the controller counts so many devices with these labels.
+pub(super) async fn counted(stack: &Stack, count: usize, with: &[&str], patience: Duration) -> Result<()> {
+    wait_for("the controller to count all devices", patience, || async {
+        let counted = sample(&stack.controller_metrics().await?, "certwave_devices", with).unwrap_or_default();
+        ensure!(counted >= number(count), "{counted} of {count}");
+        Ok(())
+    })
+    .await
+}
+
 /// Waits until the rotation is over for all devices and returns how many it confirmed.
 async fn confirm(stack: &mut Stack, name: &str, devices: usize, start: Instant) -> Result<f64> {
     loop {
@@ -136,9 +149,27 @@ pub(super) async fn writes(api: &ApiServer) -> Result<f64> {
     ))
 }
 
+/// Waits until a second passes in which hardly anybody writes: what is written late is written by then.
+pub(super) async fn quiet(api: &ApiServer, patience: Duration) -> Result<()> {
+    wait_for("the API server to be left alone", patience, || async {
+        let before = writes(api).await?;
+        tokio::time::sleep(A_MOMENT).await;
+        let written = writes(api).await? - before;
+        ensure!(written <= 1.0, "{written} writes within {A_MOMENT:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Reads that the API server has answered so far. Those without a resource ask for health, metrics and the sorts of objects; those
+/// of Rotations are the benchmark's own, which looks how far it is.
+pub(super) async fn reads(api: &ApiServer) -> Result<f64> {
+    Ok(answered(&api.metrics().await?, &["GET", "LIST"], &["", "rotations"]))
+}
+
 /// Requests with one of these verbs that the API server has answered so far, as its metrics tell. Leases are left out: they are paid
 /// for time, not for rotations. So are these other resources.
-pub(super) fn answered(metrics: &str, verbs: &[&str], without: &[&str]) -> f64 {
+fn answered(metrics: &str, verbs: &[&str], without: &[&str]) -> f64 {
     let count = |labels: &[&str]| sample(metrics, "apiserver_request_total", labels).unwrap_or_default();
     let of = |verb: &&str| {
         let verb = format!("verb=\"{verb}\"");

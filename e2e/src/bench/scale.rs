@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use certwave_crds::{CertificateAuthority, DeviceCertificate};
-use certwave_ledger::{Ledger as _, SqliteLedger};
+use certwave_ledger::Ledger as _;
 use kube::Resource as _;
 use serde_json::json;
 
-use super::rotation::{answered, run};
+use super::revocation::with_ledger;
+use super::rotation::{counted, quiet, reads, run, writes};
 use super::wire::cpu_seconds;
 use super::{FLEET, Report, number, preload, seconds};
 use crate::http::sample;
@@ -24,8 +25,6 @@ const PACED: u32 = 3_000;
 const PACED_FOR: Duration = Duration::from_secs(45);
 const PATIENCE: Duration = Duration::from_mins(30);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-const WRITES: [&str; 5] = ["POST", "PUT", "PATCH", "APPLY", "DELETE"];
-const READS: [&str; 2] = ["GET", "LIST"];
 
 /// With so many devices:
 /// - `scale.first_ready`, from the start of a controller with an empty ledger until it counts them all; `scale.ready`, the same with a
@@ -47,16 +46,16 @@ pub(super) async fn measure(devices: usize, report: &mut Report) -> Result<()> {
     let connected = simulation.devices;
     stack.start_devices(&simulation)?;
     // The others have certificates already.
-    counted(&stack, devices, &["state=\"Active\""]).await?;
+    counted(&stack, devices, &["state=\"Active\""], PATIENCE).await?;
     progress(&format!("{connected} of {devices} devices are connected"));
 
-    quiet(&stack).await?;
+    quiet(&stack.api, PATIENCE).await?;
     let pid = stack.controller()?.id();
     let before = Spent::so_far(&stack, pid).await?;
     let (start, rotation) = (Instant::now(), objects::rotation(stack.namespace(), "all"));
     let confirmed = run(&mut stack, connected, &rotation).await?;
     let rate = confirmed / start.elapsed().as_secs_f64();
-    quiet(&stack).await?;
+    quiet(&stack.api, PATIENCE).await?;
     let after = Spent::so_far(&stack, pid).await?;
     let each = |of: fn(&Spent) -> f64| (of(&after) - of(&before)) / confirmed.max(1.0);
     let mut add =
@@ -86,7 +85,7 @@ pub(super) async fn measure(devices: usize, report: &mut Report) -> Result<()> {
 async fn start_and_count(stack: &mut Stack, devices: usize) -> Result<f64> {
     let start = Instant::now();
     stack.start_controller().await?;
-    counted(stack, devices, &[]).await?;
+    counted(stack, devices, &[], PATIENCE).await?;
     Ok(start.elapsed().as_secs_f64())
 }
 
@@ -128,38 +127,13 @@ async fn give_certificates(stack: &mut Stack, places: std::ops::RangeInclusive<u
     let broker = stack.namespace().to_owned();
     let ids = places.map(|place| preload::identity(&broker, &Simulation::device_id(place)));
     let ids = ids.collect::<Result<Vec<_>>>()?;
-    stack.stop_controller()?;
-    let ledger = SqliteLedger::open(stack.ledger())?;
-    let epoch = ledger.take_epoch("bench", seconds() * 1000).await?;
-    let given = preload::give(&ledger, epoch, &key_id, &ids).await;
-    // The file is in use until its last write is through.
-    ledger.close().await;
-    given?;
-    stack.start_controller().await?;
-    counted(stack, count, &["state=\"Active\""]).await?;
-    quiet(stack).await
-}
-
-/// Waits until the controller counts so many devices.
-async fn counted(stack: &Stack, count: usize, with: &[&str]) -> Result<()> {
-    wait_for("the controller to count the devices", PATIENCE, || async {
-        let counted = sample(&stack.controller_metrics().await?, "certwave_devices", with).unwrap_or_default();
-        ensure!(counted >= number(count), "{counted} of {count}");
-        Ok(())
+    with_ledger(stack, async |ledger| {
+        let epoch = ledger.take_epoch("bench", seconds() * 1000).await?;
+        preload::give(ledger, epoch, &key_id, &ids).await
     })
-    .await
-}
-
-/// Waits until two seconds pass in which hardly anybody writes: what is written late belongs to what it tells.
-async fn quiet(stack: &Stack) -> Result<()> {
-    wait_for("the API server to be left alone", PATIENCE, || async {
-        let before = answered(&stack.api.metrics().await?, &WRITES, &[]);
-        tokio::time::sleep(2 * LOOK_EVERY).await;
-        let written = answered(&stack.api.metrics().await?, &WRITES, &[]) - before;
-        ensure!(written <= 2.0, "{written} writes");
-        Ok(())
-    })
-    .await
+    .await?;
+    counted(stack, count, &["state=\"Active\""], PATIENCE).await?;
+    quiet(&stack.api, PATIENCE).await
 }
 
 /// What was spent since everything began.
@@ -176,11 +150,11 @@ struct Spent {
 
 impl Spent {
     async fn so_far(stack: &Stack, pid: u32) -> Result<Self> {
-        let (api, etcd) = (stack.api.metrics().await?, stack.api.etcd_metrics().await?);
+        let etcd = stack.api.etcd_metrics().await?;
         Ok(Self {
             cpu: cpu_seconds(pid)?,
-            writes: answered(&api, &WRITES, &[]),
-            reads: answered(&api, &READS, &["", "rotations"]),
+            writes: writes(&stack.api).await?,
+            reads: reads(&stack.api).await?,
             etcd: sample(&etcd, "etcd_debugging_mvcc_total_put_size_in_bytes", &[])
                 .context("etcd does not say how much was put into it")?,
         })

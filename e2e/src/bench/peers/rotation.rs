@@ -9,18 +9,15 @@ use super::cert_manager::CertManager;
 use super::results::{Better, Figure, Rounds};
 use super::{CERTWAVE, machine};
 use crate::api::ApiServer;
-use crate::bench::rotation::{answered, run, settle, writes};
+use crate::bench::rotation::{quiet, reads, run, settle, writes};
 use crate::bench::wire::cpu_seconds;
 use crate::bench::{FLEET, number, scaled};
 use crate::stack::{Simulation, Stack, objects};
 use crate::tools::progress;
-use crate::wait::wait_for;
 
 const DEVICES: usize = 2_000;
 const PEER: &str = "cert-manager";
 const QUIET: Duration = Duration::from_mins(2);
-/// What passes within this time after the last certificate belongs to its price.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 const RATE: Figure = Figure {
     name: "certificates replaced",
     unit: "1/s",
@@ -67,7 +64,7 @@ pub(super) async fn measure(rounds: &mut Rounds) -> Result<Vec<String>> {
     let mut peer = CertManager::start(&api, count).await?;
     let mut stack = enrolled(Arc::clone(&api), count).await?;
     for round in 1..=rounds.count() {
-        quiet(&api).await?;
+        quiet(&api, QUIET).await?;
         let pid = stack.controller()?.id();
         let rotation = objects::rotation(stack.namespace(), &format!("round-{round}"));
         // The one write that is ours is the Rotation.
@@ -128,7 +125,7 @@ async fn enrolled(api: Arc<ApiServer>, count: usize) -> Result<Stack> {
 async fn watched(api: &ApiServer, pid: u32, own: f64, act: impl Future<Output = Result<Done>>) -> Result<Taken> {
     let (cpu, writes_before, reads_before) = (cpu_seconds(pid)?, writes(api).await?, reads(api).await?);
     let done = act.await?;
-    quiet(api).await?;
+    quiet(api, QUIET).await?;
     Ok(Taken {
         certificates: done.certificates,
         seconds: done.time.as_secs_f64(),
@@ -136,24 +133,6 @@ async fn watched(api: &ApiServer, pid: u32, own: f64, act: impl Future<Output = 
         writes: writes(api).await? - writes_before - own,
         reads: reads(api).await? - reads_before,
     })
-}
-
-/// Waits until a second passes in which hardly anybody writes: what is written late is written by then.
-async fn quiet(api: &ApiServer) -> Result<()> {
-    wait_for("the API server to be left alone", QUIET, || async {
-        let before = writes(api).await?;
-        tokio::time::sleep(LOOK_EVERY).await;
-        let written = writes(api).await? - before;
-        ensure!(written <= 1.0, "{written} writes within {LOOK_EVERY:?}");
-        Ok(())
-    })
-    .await
-}
-
-/// Reads that the API server has answered so far. Those without a resource ask for health, metrics and the sorts of objects; those
-/// of Rotations are the benchmark's own, which looks how far it is.
-async fn reads(api: &ApiServer) -> Result<f64> {
-    Ok(answered(&api.metrics().await?, &["GET", "LIST"], &["", "rotations"]))
 }
 
 impl Taken {
