@@ -101,8 +101,13 @@ impl Fetcher {
             .https_or_http()
             .enable_http1()
             .build();
+        // A connection that is kept stays with whom it once led to. After a Service was made anew that may be somebody else, who answers
+        // 404 for ever.
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .build(connector);
         Ok(Self {
-            http: legacy::Client::builder(TokioExecutor::new()).build(connector),
+            http,
             base: base.trim_end_matches('/').to_owned(),
             max_bytes,
             indexes: HashMap::new(),
@@ -189,4 +194,40 @@ impl Fetcher {
 enum Answer {
     Same,
     Body(Option<HeaderValue>, Vec<u8>),
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use axum::Router;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_address_is_asked_and_not_whoever_was_there_before() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // It listens no more after the first connection, which goes on.
+        let stranger = tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            drop(listener);
+            let mut request = [0; 1024];
+            while connection.read(&mut request).await.unwrap() > 0 {
+                let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+                connection.write_all(answer).await.unwrap();
+            }
+        });
+        let mut fetcher = Fetcher::new(&format!("http://{address}"), MAX_INDEX).unwrap();
+        let refused = fetcher.index("ab").await.unwrap_err();
+        assert!(matches!(refused, FetchError::Status { status: 404, .. }), "{refused}");
+        let index = || async { r#"{"crls":[{"partition":"2027-01","number":7}]}"# };
+        let ours = Router::new().route("/crl/ab/index.json", get(index));
+        let listener = TcpListener::bind(address).await.unwrap();
+        tokio::spawn(axum::serve(listener, ours).into_future());
+        assert_eq!(fetcher.index("ab").await.unwrap().crls.len(), 1);
+        stranger.abort();
+    }
 }

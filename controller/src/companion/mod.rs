@@ -95,6 +95,7 @@ pub async fn once(options: Options) -> Result<(), CompanionError> {
         match sync.run().await? {
             (_, None) if !sync.held().is_empty() => return Ok(()),
             (_, error) => {
+                let error = error.or_else(|| sync.note());
                 let error = error.unwrap_or_else(|| "no CRL is published yet".to_owned());
                 tracing::warn!(error, "waiting for the first CRLs");
             }

@@ -18,7 +18,7 @@ use crate::api::ApiServer;
 use crate::scratch::Scratch;
 use crate::stack::objects::{BROKER, FLEET, list};
 use crate::tools::{self, progress};
-use crate::{conditions, programs};
+use crate::{chart, conditions, programs};
 
 /// For the broker's pods: they wait for certificates and CRLs, and kubelet backs off meanwhile.
 const READY: Duration = Duration::from_mins(5);
@@ -99,10 +99,15 @@ impl Cluster {
         self.ready().await
     }
 
-    /// Waits until Broker and Fleet are ready and the door is shut to what is revoked.
+    /// Waits until Mosquitto runs, Broker and Fleet are ready and the door is shut to what is revoked.
     pub(super) async fn ready(&self) -> Result<()> {
         let (brokers, fleets) = (self.objects::<Broker>(), self.objects::<Fleet>());
         let state = || release::state(&self.api);
+        // The objects show what was true before an installation until somebody has looked.
+        let mosquitto = format!("deployment/{}-mosquitto", chart::RELEASE);
+        let timeout = format!("--timeout={}s", READY.as_secs());
+        self.kubectl(&["rollout", "status", &mosquitto, &timeout])
+            .with_context(state)?;
         for condition in ["Ready", "ClaimsConnected", "DoorCurrent"] {
             let met = conditions::wait(&brokers, BROKER, condition, READY, conditions::of_broker);
             met.await.with_context(state)?;

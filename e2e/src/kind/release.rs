@@ -110,8 +110,7 @@ pub(super) fn state(api: &ApiServer) -> String {
         let all = ["--namespace", NAMESPACE].into_iter().chain(arguments.iter().copied());
         api.kubectl(all).unwrap_or_else(|error| format!("{error:#}"))
     };
-    let controllers = format!("app.kubernetes.io/instance={RELEASE}");
-    [
+    let mut shown = vec![
         look(&["get", "pods,certwave", "--ignore-not-found", "-o", "wide"])
             .lines()
             .take(60)
@@ -123,16 +122,28 @@ pub(super) fn state(api: &ApiServer) -> String {
             "--field-selector=type=Warning",
             "--sort-by=.lastTimestamp",
         ]),
-        look(&[
-            "logs",
-            "--selector",
-            &controllers,
-            "--all-containers",
-            "--prefix",
-            "--tail=15",
-        ]),
-    ]
-    .join("\n")
+    ];
+    // One after the other: asked for all at once, kubectl says nothing at all where one has not begun.
+    let names =
+        "{range .items[*]}{.metadata.name}{range .spec['initContainers','containers'][*]} {.name}{end}{'\\n'}{end}";
+    let release = format!("app.kubernetes.io/instance={RELEASE}");
+    let pods = look(&[
+        "get",
+        "pods",
+        "--selector",
+        &release,
+        "-o",
+        &format!("jsonpath={names}"),
+    ]);
+    for pod in pods.lines() {
+        let mut words = pod.split_whitespace();
+        let Some(name) = words.next() else { continue };
+        for container in words {
+            let said = look(&["logs", name, "--container", container, "--tail=15"]);
+            shown.push(format!("{name} {container}:\n{said}"));
+        }
+    }
+    shown.join("\n")
 }
 
 fn helm(api: &ApiServer) -> Result<Command> {
