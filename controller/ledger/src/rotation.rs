@@ -26,8 +26,8 @@ pub struct Candidate {
     pub not_after: i64,
     /// Key id of the current certificate's issuer.
     pub issuer: String,
-    /// When the current certificate was proven.
-    pub confirmed_at: Option<Millis>,
+    /// Of a device that came to a Rotation's fleet later: its current certificate was issued since that began.
+    pub renewed: bool,
     /// Labels of its declaration.
     pub labels: BTreeMap<String, String>,
     /// Its last job went wrong by its own word, or it has not been heard of since it vanished.

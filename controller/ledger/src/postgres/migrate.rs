@@ -6,12 +6,13 @@ use crate::sql::Connection;
 use crate::{LedgerError, Result};
 
 /// Each raises the schema by one. A released one never changes.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../../migrations/postgres/0001_initial.sql"),
     include_str!("../../migrations/postgres/0002_barred.sql"),
     include_str!("../../migrations/postgres/0003_authors.sql"),
     include_str!("../../migrations/postgres/0004_parts.sql"),
     include_str!("../../migrations/postgres/0005_authorities.sql"),
+    include_str!("../../migrations/postgres/0006_order.sql"),
 ];
 
 /// Keeps two processes from migrating at once ("certwave", read as a number).

@@ -12,7 +12,7 @@ use crate::store::audit;
 use crate::{LedgerError, Result, sql};
 
 /// Each raises the schema by one. A released one never changes.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("../../migrations/0001_initial.sql"),
     include_str!("../../migrations/0002_rollout.sql"),
     include_str!("../../migrations/0003_revocation.sql"),
@@ -20,6 +20,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("../../migrations/0005_authors.sql"),
     include_str!("../../migrations/0006_parts.sql"),
     include_str!("../../migrations/0007_authorities.sql"),
+    include_str!("../../migrations/0008_order.sql"),
 ];
 /// The schema with which the audit became a chain.
 const CHAINED: i64 = 3;

@@ -12,8 +12,8 @@ use crate::{LedgerError, MemberOutcome, NewMember, Result};
 /// once.
 pub(super) fn members(db: &Connection, rotation: i64, members: &[NewMember], now: Millis) -> Result<u32> {
     let mut insert = db.prepare_cached(
-        "INSERT INTO members (rotation, device, wave, ordinal, bucket, changed, outcome)
-         SELECT ?1, d.id, ?3, ?4, ?5, ?6, CASE WHEN d.declared = 1 AND d.bar IS NULL AND d.not_after > ?7 AND d.fleet = r.fleet
+        "INSERT INTO members (rotation, device, wave, ordinal, bucket, changed, held, outcome)
+         SELECT ?1, d.id, ?3, ?4, ?5, ?6, d.current, CASE WHEN d.declared = 1 AND d.bar IS NULL AND d.not_after > ?7 AND d.fleet = r.fleet
              THEN 'Planned' ELSE 'Skipped' END
          FROM devices d, rotations r WHERE d.id = ?2 AND r.id = ?1
          ON CONFLICT DO NOTHING RETURNING outcome",

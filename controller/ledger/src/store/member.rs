@@ -145,15 +145,15 @@ pub(super) fn skip_expired(db: &Connection, uid: &str, now: Millis) -> Result<u3
     count(skipped + stuck)
 }
 
-/// Members that another Rotation has rotated meanwhile.
+/// Members that another Rotation has rotated meanwhile: whose certificate was issued after the one with which they came. Which is the
+/// newer one is told by their order, as clocks go wrong and are put right.
 pub(super) fn skip_renewed(db: &Connection, uid: &str, now: Millis) -> Result<u32> {
     let skipped = db
         .prepare_cached(
             "UPDATE members SET outcome = 'Skipped', changed = ?2
              WHERE rotation = (SELECT id FROM rotations WHERE uid = ?1 AND issuer IS NULL) AND outcome = 'Planned'
-                 AND EXISTS (SELECT 1 FROM devices d JOIN certificates c ON c.id = d.current
-                     WHERE d.id = members.device AND d.job_open = 0
-                         AND c.confirmed_at >= (SELECT started FROM rotations WHERE uid = ?1))",
+                 AND EXISTS (SELECT 1 FROM devices d
+                     WHERE d.id = members.device AND d.job_open = 0 AND d.current > members.held)",
         )?
         .execute(params![uid, now])?;
     count(skipped)

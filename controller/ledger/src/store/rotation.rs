@@ -22,8 +22,8 @@ pub(super) fn begin(db: &Connection, r: &RotationRecord, members: &[NewMember]) 
     }
     let fleet = declare::fleet_id(db, &r.fleet)?;
     let mut insert = db.prepare_cached(
-        "INSERT INTO rotations (uid, namespace, name, fleet, reason, issuer, started, members, strategy, plan)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9) RETURNING id",
+        "INSERT INTO rotations (uid, namespace, name, fleet, reason, issuer, started, members, strategy, plan, newest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, (SELECT coalesce(max(id), 0) FROM certificates)) RETURNING id",
     )?;
     let values = params![
         r.uid,

@@ -99,7 +99,7 @@ pub(crate) async fn candidates_are_declared_enrolled_and_alive(ledger: Arc<dyn L
     let found: Vec<_> = all.iter().map(|c| c.device.clone()).collect();
     assert_eq!(found, [0, 2, 5].map(|n| identity(n).device));
     let first = &all[0];
-    assert_eq!((first.not_after, first.confirmed_at), (NOW_S + 9 * DAY_S, Some(NOW)));
+    assert_eq!((first.not_after, first.renewed), (NOW_S + 9 * DAY_S, false));
     assert_eq!(first.issuer, "aa".repeat(20));
     assert_eq!(first.labels["ring"], "0");
     let fleet = fleet("pumps");
@@ -323,6 +323,7 @@ pub(crate) async fn a_step_of_a_run_is_stored_whole_and_none_after_the_end(ledge
     let strangers = ledger.strangers("r", NOW, None, 9).await.unwrap();
     assert_eq!(strangers.len(), 1);
     assert_eq!(strangers[0].device, identity(2).device);
+    assert!(strangers[0].renewed, "its certificate was issued since");
     let run = Run {
         wave: 1,
         wave_since: NOW,

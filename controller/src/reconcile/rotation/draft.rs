@@ -27,8 +27,8 @@ pub(super) struct Scope {
     pub(super) failed_before: Option<i64>,
     /// Only those with a certificate of another issuer (key id).
     pub(super) not_of: Option<String>,
-    /// Only those whose certificate was proven before this.
-    pub(super) confirmed_before: Option<Millis>,
+    /// Not those whose certificate was issued since the Rotation began that they could join.
+    pub(super) not_renewed: bool,
 }
 
 impl Scope {
@@ -39,9 +39,7 @@ impl Scope {
                 .failed_before
                 .is_none_or(|end| !device.failed || device.not_after < end)
             && self.not_of.as_ref().is_none_or(|issuer| device.issuer != *issuer)
-            && self
-                .confirmed_before
-                .is_none_or(|at| device.confirmed_at.is_none_or(|confirmed| confirmed < at))
+            && !(self.not_renewed && device.renewed)
     }
 }
 

@@ -444,7 +444,7 @@ fn scope(object: &Rotation, needs: &Needs, strategy: &Strategy, now: i64) -> Sco
         due_before: automatic.then(|| seconds(needs.fleet.policy.renew_before)),
         failed_before: automatic.then(|| seconds(automatic::last_chance(strategy))),
         not_of: target.map(|(entry, _)| entry.ca.key_id().to_string()),
-        confirmed_before: None,
+        not_renewed: false,
     }
 }
 

@@ -171,8 +171,8 @@ impl Rotations {
         }
         let mut scope = scope(object, needs, strategy, now);
         if !automatic::made(object) && scope.not_of.is_none() {
-            // What was proven since it began is new enough.
-            scope.confirmed_before = Some(stored.record.started);
+            // What was issued since it began is new enough.
+            scope.not_renewed = true;
         }
         let Some(draft) = draft::joiners(ledger, uid, now, strategy, &stored.record.plan, &scope).await? else {
             return Ok(false);

@@ -43,10 +43,10 @@ pub(super) async fn compare(ledger: &dyn Ledger, model: &Model) {
     let pumps = fleet("pumps");
     let ended = model.ended.then(|| object("plant", 1));
     assert_eq!(ledger.last_rotation(&pumps).await.unwrap(), ended);
-    let told = |c: Candidate| (c.device, c.failed);
+    let told = |c: Candidate| (c.device, c.failed, c.renewed);
     let candidates = model.candidates();
     let found = ledger.candidates(&pumps, model.now, None, 99).await.unwrap();
-    let of = |n: &u32| (identity(*n).device, model.devices[*n as usize].failed());
+    let of = |n: &u32| (identity(*n).device, model.devices[*n as usize].failed(), false);
     assert_eq!(
         found.into_iter().map(told).collect::<Vec<_>>(),
         candidates.iter().map(of).collect::<Vec<_>>()
@@ -55,7 +55,12 @@ pub(super) async fn compare(ledger: &dyn Ledger, model: &Model) {
     let found = ledger.strangers("r", model.now, None, 99).await.unwrap();
     assert_eq!(
         found.into_iter().map(told).collect::<Vec<_>>(),
-        strangers.map(of).collect::<Vec<_>>()
+        strangers
+            .map(|n| {
+                let (device, failed, _) = of(n);
+                (device, failed, model.devices[*n as usize].certificate > 0)
+            })
+            .collect::<Vec<_>>()
     );
     let query = DueQuery {
         now: model.now,

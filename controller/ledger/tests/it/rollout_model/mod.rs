@@ -55,6 +55,7 @@ async fn start(ledger: &dyn Ledger) -> (Epoch, Model) {
                 not_after: NOW_S + (3 + i64::from(n)) * DAY_S,
                 previous: None,
                 confirmed_at: NOW,
+                certificate: 0,
                 not_before: None,
                 last_seen: None,
             })
@@ -151,6 +152,7 @@ async fn apply(ledger: &dyn Ledger, epoch: Epoch, model: &mut Model, op: Op) {
             if renewed {
                 (d.previous, d.not_after) = (Some(d.not_after), NOW_S + days * DAY_S);
                 d.confirmed_at = now;
+                d.certificate += 1;
             }
         }
         Op::Heard(n) => {
@@ -266,7 +268,7 @@ async fn apply(ledger: &dyn Ledger, epoch: Epoch, model: &mut Model, op: Op) {
         Op::SkipRenewed => {
             ledger.skip_renewed(epoch, "r", model.now).await.unwrap();
             model.each(|d, p| {
-                let renewed = p.outcome == MemberOutcome::Planned && !d.open() && d.confirmed_at >= START;
+                let renewed = p.outcome == MemberOutcome::Planned && !d.open() && d.certificate > p.held;
                 renewed.then_some(MemberOutcome::Skipped)
             });
         }

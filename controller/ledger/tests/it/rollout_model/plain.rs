@@ -29,6 +29,8 @@ pub(super) struct Device {
     pub(super) not_after: i64,
     pub(super) previous: Option<i64>,
     pub(super) confirmed_at: Millis,
+    /// Counted up with each certificate.
+    pub(super) certificate: u64,
     pub(super) not_before: Option<Millis>,
     pub(super) last_seen: Option<Millis>,
 }
@@ -62,6 +64,8 @@ pub(super) struct Place {
     pub(super) new: NewMember,
     pub(super) outcome: MemberOutcome,
     pub(super) job: Option<u64>,
+    /// The device's certificate when it became a member.
+    pub(super) held: u64,
 }
 
 pub(super) struct Model {
@@ -128,6 +132,7 @@ impl Model {
                 new,
                 outcome,
                 job: None,
+                held: d.certificate,
             });
         }
     }
