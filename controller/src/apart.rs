@@ -4,16 +4,11 @@
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinHandle;
 
-/// Whether there are threads beside the one that asks.
-pub(crate) fn is_possible() -> bool {
-    Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread
-}
-
 /// Begins it; what comes of it is awaited, or let go.
 pub(crate) fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    if is_possible() {
-        tokio::task::spawn_blocking(work)
-    } else {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
         tokio::spawn(async move { work() })
+    } else {
+        tokio::task::spawn_blocking(work)
     }
 }

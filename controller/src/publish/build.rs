@@ -1,4 +1,4 @@
-//! One CRL from the ledger's pages: encoded and signed on a thread of its own while the next page is read.
+//! One CRL from the ledger's pages: each is encoded apart while the next one is read.
 
 use std::sync::Arc;
 
@@ -7,7 +7,6 @@ use certwave_core::revocation::Standing;
 use certwave_ledger::{CrlLine, CrlLines, CrlRecord, Ledger, LedgerError};
 use certwave_pki::crl::{CrlEncoder, CrlError, CrlHead, CrlKind, Listed, Mark, Reason};
 use certwave_pki::{CertificateAuthority, FULL_PARTITION};
-use tokio::sync::mpsc;
 
 use super::CrlFault;
 use super::scope::{Stamp, delta_of, names_deltas, next_number};
@@ -16,8 +15,6 @@ use crate::registry::IssuerEntry;
 
 /// Lines in one read of the ledger; in the tests a short list has many pages, too.
 const PAGE: u32 = if cfg!(test) { 20 } else { 10_000 };
-/// Pages that wait to be encoded.
-const AHEAD: usize = 2;
 
 /// What is to be made.
 pub(super) struct Plan<'a> {
@@ -40,23 +37,6 @@ pub(super) struct Made {
     pub(super) stamp: Stamp,
 }
 
-/// What stands in the head, owned, for the thread that encodes.
-struct Head {
-    scope_url: Option<String>,
-    freshest: Option<String>,
-    base: Option<u64>,
-    number: u64,
-    this_update: i64,
-    next_update: i64,
-    expected: usize,
-}
-
-enum Part {
-    Lines(Vec<CrlLine>),
-    /// Nothing is signed without it: a list cut short by a fault would let revoked devices in.
-    End,
-}
-
 /// Reads, encodes and signs.
 pub(super) async fn make(ledger: &dyn Ledger, plan: &Plan<'_>) -> Result<Made, CrlFault> {
     let Some(publication) = plan.issuer.ca.publication() else {
@@ -68,15 +48,25 @@ pub(super) async fn make(ledger: &dyn Ledger, plan: &Plan<'_>) -> Result<Made, C
     let url = |scope: &str| publication.crl_url(key_id, scope);
     let this_update = plan.now.div_euclid(1000);
     let with_deltas = names_deltas(plan.scope, &plan.issuer.crl);
-    let head = Head {
-        scope_url: (!whole).then(|| url(partition)),
-        freshest: with_deltas.then(|| url(&delta_of(partition))),
-        base: plan.base.map(|base| base.number),
+    let next_update = this_update.saturating_add(plan.issuer.crl.validity.max(1));
+    let (scope_url, freshest) = (
+        (!whole).then(|| url(partition)),
+        with_deltas.then(|| url(&delta_of(partition))),
+    );
+    let head = CrlHead {
+        scope_url: scope_url.as_deref(),
         number: next_number(plan.highest, plan.now),
         this_update,
-        next_update: this_update.saturating_add(plan.issuer.crl.validity.max(1)),
-        expected: plan.last.map_or(0, |last| last.entries + last.entries / 16),
+        next_update,
+        kind: match plan.base {
+            Some(base) => CrlKind::Delta { base: base.number },
+            None => CrlKind::Complete {
+                freshest: freshest.as_deref(),
+            },
+        },
     };
+    let expected = plan.last.map_or(0, |last| last.entries + last.entries / 16);
+    let encoder = CrlEncoder::new(Arc::clone(&plan.issuer.ca), &head, expected)?;
     // Before the lines: what changes while they are read may stand in them, and is said again.
     let covers = ledger.last_change().await?;
     let listed = CrlLines {
@@ -88,19 +78,19 @@ pub(super) async fn make(ledger: &dyn Ledger, plan: &Plan<'_>) -> Result<Made, C
     let stamp = Stamp {
         number: head.number,
         this_update,
-        next_update: head.next_update,
+        next_update,
         covers,
         entries: 0,
         names_deltas: with_deltas,
     };
-    let (der, entries) = encoded(ledger, Arc::clone(&plan.issuer.ca), head, &listed).await?;
+    let (der, entries) = encoded(ledger, encoder, &listed, this_update).await?;
     Ok(Made {
         record: CrlRecord {
             issuer: listed.issuer,
             partition: plan.scope.to_owned(),
             number: stamp.number,
             this_update,
-            next_update: stamp.next_update,
+            next_update,
             der,
         },
         stamp: Stamp { entries, ..stamp },
@@ -114,101 +104,36 @@ fn listed_from(last: Option<Stamp>, this_update: i64, validity: i64) -> i64 {
     last.map_or(period, |last| last.this_update.min(period))
 }
 
+type Encoder = CrlEncoder<Arc<CertificateAuthority>>;
+
+/// Appends all pages, signs, and says how many lines there are. Nothing is signed before the last page has come: a list cut short by a
+/// fault would let revoked devices in.
 async fn encoded(
     ledger: &dyn Ledger,
-    ca: Arc<CertificateAuthority>,
-    head: Head,
+    mut encoder: Encoder,
     listed: &CrlLines,
+    this_update: i64,
 ) -> Result<(Vec<u8>, usize), CrlFault> {
-    let mut reader = Reader {
-        ledger,
-        listed,
-        next: Next::Page(None),
-    };
-    if !apart::is_possible() {
-        // Nobody would take pages meanwhile.
-        let mut pages = Vec::new();
-        while let Some(page) = reader.read().await? {
-            pages.push(page);
-        }
-        let mut pages = pages.into_iter();
-        return encode(&ca, &head, || pages.next());
-    }
-    let (pages, mut inbox) = mpsc::channel(AHEAD);
-    let encoding = apart::run(move || encode(&ca, &head, || inbox.blocking_recv()));
-    while let Some(page) = reader.read().await? {
-        // Where nobody takes it, the encoder says why.
-        if pages.send(page).await.is_err() {
-            break;
-        }
-    }
-    drop(pages);
-    encoding.await.map_err(|_| CrlFault::Abandoned)?
-}
-
-/// Reads the lines, page by page.
-struct Reader<'a> {
-    ledger: &'a dyn Ledger,
-    listed: &'a CrlLines,
-    next: Next,
-}
-
-enum Next {
-    /// The page after this serial number.
-    Page(Option<String>),
-    End,
-    Nothing,
-}
-
-impl Reader<'_> {
-    async fn read(&mut self) -> Result<Option<Part>, CrlFault> {
-        let after = match std::mem::replace(&mut self.next, Next::Nothing) {
-            Next::Page(after) => after,
-            Next::End => return Ok(Some(Part::End)),
-            Next::Nothing => return Ok(None),
-        };
-        let page = self.ledger.crl_lines(self.listed, after.as_deref(), PAGE).await?;
+    let mut next = Some(ledger.crl_lines(listed, None, PAGE).await?);
+    while let Some(page) = next.take() {
         let full = u32::try_from(page.len()).is_ok_and(|lines| lines >= PAGE);
-        self.next = match page.last() {
-            Some(line) if full => Next::Page(Some(line.serial.clone())),
-            _ => Next::End,
-        };
-        Ok(Some(Part::Lines(page)))
-    }
-}
-
-fn encode(
-    ca: &CertificateAuthority,
-    head: &Head,
-    mut next: impl FnMut() -> Option<Part>,
-) -> Result<(Vec<u8>, usize), CrlFault> {
-    let kind = match head.base {
-        Some(base) => CrlKind::Delta { base },
-        None => CrlKind::Complete {
-            freshest: head.freshest.as_deref(),
-        },
-    };
-    let crl_head = CrlHead {
-        scope_url: head.scope_url.as_deref(),
-        number: head.number,
-        this_update: head.this_update,
-        next_update: head.next_update,
-        kind,
-    };
-    let mut encoder = CrlEncoder::new(ca, &crl_head, head.expected)?;
-    loop {
-        match next() {
-            Some(Part::Lines(lines)) => {
-                for line in &lines {
-                    encoder.push(&entry(line, head.this_update)?)?;
-                }
-            }
-            Some(Part::End) => break,
-            None => return Err(CrlFault::Abandoned),
+        let last = page.last().filter(|_| full).map(|line| line.serial.clone());
+        let encoding = apart::run(move || push(encoder, &page, this_update));
+        if let Some(serial) = last {
+            next = Some(ledger.crl_lines(listed, Some(&serial), PAGE).await?);
         }
+        encoder = encoding.await.map_err(|_| CrlFault::Abandoned)??;
     }
     let entries = encoder.len();
-    Ok((encoder.sign()?, entries))
+    let der = apart::run(move || encoder.sign()).await;
+    Ok((der.map_err(|_| CrlFault::Abandoned)??, entries))
+}
+
+fn push(mut encoder: Encoder, page: &[CrlLine], this_update: i64) -> Result<Encoder, CrlError> {
+    for line in page {
+        encoder.push(&entry(line, this_update)?)?;
+    }
+    Ok(encoder)
 }
 
 /// A line as it stands in a CRL made at `this_update`: no time in it comes after that, whatever the clock said before.

@@ -1,5 +1,7 @@
 //! Making CRLs (RFC 5280, 5.1), one line after the other.
 
+use std::ops::Deref;
+
 use super::{
     CrlError, Listed, MAX_CRL_BYTES, Mark,
     extensions::{write_authority_key_id, write_base, write_freshest, write_number, write_scope},
@@ -59,8 +61,9 @@ const INVALIDITY: [u8; 9] = [0x30, 24, 6, 3, 0x55, 0x1d, 0x18, 4, 17];
 /// The lengths that stand before the entries are known only after the last, so room is left for them and moved away at
 /// the end: no second copy of the list is held, and nothing needs to be known ahead.
 #[derive(Debug)]
-pub struct CrlEncoder<'a> {
-    issuer: &'a CertificateAuthority,
+pub struct CrlEncoder<I> {
+    /// Whoever encodes on several threads in turn shares it.
+    issuer: I,
     /// Version to `nextUpdate`.
     before: Vec<u8>,
     /// The content of `crlExtensions`.
@@ -72,9 +75,9 @@ pub struct CrlEncoder<'a> {
     count: usize,
 }
 
-impl<'a> CrlEncoder<'a> {
+impl<I: Deref<Target = CertificateAuthority>> CrlEncoder<I> {
     /// Begins a CRL; `expected` is about how many entries will come, so that room is made once.
-    pub fn new(issuer: &'a CertificateAuthority, head: &CrlHead<'_>, expected: usize) -> Result<Self, CrlError> {
+    pub fn new(issuer: I, head: &CrlHead<'_>, expected: usize) -> Result<Self, CrlError> {
         if head.next_update <= head.this_update {
             return Err(CrlError::NoValidity);
         }
@@ -90,9 +93,9 @@ impl<'a> CrlEncoder<'a> {
         let mut out = Vec::with_capacity(entries_at + expected.min(MAX_RESERVED) * PLAIN_ENTRY + TAIL);
         out.resize(entries_at, 0);
         Ok(Self {
-            issuer,
             before,
-            extensions: extensions(issuer, head)?,
+            extensions: extensions(&issuer, head)?,
+            issuer,
             delta: matches!(head.kind, CrlKind::Delta { .. }),
             out,
             entries_at,

@@ -67,7 +67,7 @@ fn an_unspecified_reason_is_left_out_and_an_empty_list_too() {
 
 #[test]
 fn what_cannot_be_said_is_refused() {
-    let refused = |head: &CrlHead<'_>| CrlEncoder::new(&CA, head, 0).unwrap_err();
+    let refused = |head: &CrlHead<'_>| CrlEncoder::new(&*CA, head, 0).unwrap_err();
     let late = CrlHead {
         next_update: NOW - 60,
         ..head(COMPLETE)
@@ -237,7 +237,7 @@ fn bench_a_million_entries() {
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
         let before = memory("VmHWM:");
         let started = (Instant::now(), CpuTime::start());
-        let mut encoder = CrlEncoder::new(&CA, &head(COMPLETE), expected as usize).unwrap();
+        let mut encoder = CrlEncoder::new(&*CA, &head(COMPLETE), expected as usize).unwrap();
         for n in 0..COUNT {
             encoder.push(&entry(n)).unwrap();
         }
