@@ -1,6 +1,7 @@
 //! Whether the cluster's CRDs are those that this program was built with. Others would lose what it writes, or have it overlook what
 //! people ask for: then it touches nothing.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use certwave_crds::{GROUP, VERSION, misfit};
@@ -64,6 +65,16 @@ pub async fn wait(client: &Client, mut say: impl FnMut(&Unfit)) {
     }
 }
 
+/// Those that this program was built with. Whoever takes a broker over looks, and may take over a hundred.
+fn ours() -> Result<&'static [Value], serde_json::Error> {
+    static OURS: OnceLock<Vec<Value>> = OnceLock::new();
+    if let Some(ours) = OURS.get() {
+        return Ok(ours);
+    }
+    let made = certwave_crds::all()?;
+    Ok(OURS.get_or_init(|| made))
+}
+
 /// Looks once.
 ///
 /// # Errors
@@ -77,7 +88,7 @@ pub async fn look(client: &Client) -> Result<(), Unfit> {
         Err(kube::Error::Api(status)) if status.code == 404 => Value::Null,
         Err(error) => return Err(error.into()),
     };
-    compare(&certwave_crds::all()?, &published)
+    compare(ours()?, &published)
 }
 
 fn request(path: &str) -> Result<http::Request<Vec<u8>>, kube::Error> {

@@ -29,6 +29,8 @@ pub enum Mutant {
     NothingIsShown,
     /// A Rotation's limit is not the one that was asked for.
     LimitIsIgnored,
+    /// Each replica is told that it holds all Leases.
+    LeasesAreShared,
 }
 
 impl Mutant {
@@ -57,6 +59,7 @@ impl Mutant {
             Self::DisksLie => world.units.iter().for_each(crate::device::Unit::lie),
             Self::StatusesAreForgotten => ground.api.misbehave(|faults| faults.forgets_statuses = true),
             Self::WatchesHideChanges => ground.api.misbehave(|faults| faults.hides_changes = 250),
+            Self::LeasesAreShared => ground.api.misbehave(|faults| faults.shares_leases = true),
             // Taken into account where the Rotation is created.
             Self::LimitIsIgnored => {}
             Self::ProofIsDropped => rule(

@@ -53,6 +53,8 @@ pub struct Faults {
     pub forgets_statuses: bool,
     /// A mistake made on purpose: watches leave some deletions and changes out.
     pub hides_changes: u32,
+    /// A mistake made on purpose: each replica finds Leases of its own, and holds them.
+    pub shares_leases: bool,
 }
 
 impl ApiServer {
@@ -152,7 +154,10 @@ impl ApiServer {
             return Err("connection reset".into());
         }
         life.goes_on().await;
-        let asked = Asked::of(&head, &body);
+        let mut asked = Asked::of(&head, &body);
+        if self.faults().shares_leases && asked.plural == "leases" {
+            asked.apart(life.replica);
+        }
         let answer = self.respond(&life, &asked);
         if self.weather.back(place).await == Fate::Failed {
             life.goes_on().await;

@@ -141,6 +141,15 @@ impl Asked {
         }
     }
 
+    /// Asks for what this replica alone has.
+    pub(super) fn apart(&mut self, replica: usize) {
+        let of = |namespace: &str| format!("{namespace}-{replica}");
+        self.namespace = self.namespace.as_deref().map(of);
+        if let Some(key) = &mut self.key {
+            key.namespace = of(&key.namespace);
+        }
+    }
+
     /// Whether an object is one of those that are asked for.
     pub(super) fn selects(&self, key: &Key, object: &Value) -> bool {
         key.plural == self.plural

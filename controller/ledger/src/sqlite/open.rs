@@ -5,6 +5,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::SqliteOptions;
@@ -135,6 +136,9 @@ fn common(db: &Connection, cache_kib: i64) -> Result<()> {
     db.pragma_update(None, "temp_store", "MEMORY")?;
     db.pragma_update(None, "cache_size", -cache_kib)?;
     db.busy_timeout(Duration::from_secs(5))?;
+    // One plan for a statement, whatever is bound: else SQLite compiles most of them anew each time, as another value could ask for
+    // another plan. That took a quarter of all CPU time.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     db.set_prepared_statement_cache_capacity(128);
     Ok(())
 }
