@@ -360,9 +360,9 @@ pub trait Ledger: Send + Sync + 'static {
     ) -> Result<bool>;
     /// The template that is blocked for a fleet's automatic Rotations.
     async fn template_block(&self, fleet: &FleetKey) -> Result<Option<TemplateBlock>>;
-    /// Skips the planned members without an open job whose certificate was issued after the one with which they became members, as
-    /// another Rotation came between: what they hold is newer than what was asked for. Told by order, not by clocks. A Rotation that moves the fleet to another CA skips
-    /// nobody. Answers how many.
+    /// Skips the planned members without an open job whose certificate was issued after the one with which they became
+    /// members, as another Rotation came between: what they hold is newer than what was asked for. Told by order, not by
+    /// clocks. A Rotation that moves the fleet to another CA skips nobody. Answers how many.
     async fn skip_renewed(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32>;
     /// Skips the planned members without an open job whose certificate has expired meanwhile: they cannot connect any more,
     /// and no turn of theirs comes; gives up on sending back those whose previous certificate has. Answers how many. To be

@@ -13,7 +13,8 @@ fn list(db: &Connection, renewed: &str, condition: &str, params: &[&dyn ToSql]) 
              coalesce(d.job_state IN ('Rejected', 'Failed', 'RolledBack')
                  OR d.job_state IN ('TimedOut', 'Lost') AND coalesce(d.last_seen <= d.job_since, TRUE), FALSE)
          FROM devices d INDEXED BY devices_fleet
-         WHERE d.current IS NOT NULL AND d.declared = 1 AND d.bar IS NULL AND d.not_after > ?1 AND d.id > ?2 AND {condition} ORDER BY d.id LIMIT ?3"
+         WHERE d.current IS NOT NULL AND d.declared = 1 AND d.bar IS NULL AND d.not_after > ?1 AND d.id > ?2 AND {condition}
+         ORDER BY d.id LIMIT ?3"
     ))?;
     let rows = get.query_map(params, |row| {
         let mut c = Columns::of(row);

@@ -46,20 +46,17 @@ pub(super) async fn compare(ledger: &dyn Ledger, model: &Model) {
     let told = |c: Candidate| (c.device, c.failed, c.renewed);
     let candidates = model.candidates();
     let found = ledger.candidates(&pumps, model.now, None, 99).await.unwrap();
-    let of = |n: &u32| (identity(*n).device, model.devices[*n as usize].failed(), false);
+    let of = |n: &u32, renewed| (identity(*n).device, model.devices[*n as usize].failed(), renewed);
     assert_eq!(
         found.into_iter().map(told).collect::<Vec<_>>(),
-        candidates.iter().map(of).collect::<Vec<_>>()
+        candidates.iter().map(|n| of(n, false)).collect::<Vec<_>>()
     );
     let strangers = candidates.iter().filter(|n| !model.members.contains_key(n));
     let found = ledger.strangers("r", model.now, None, 99).await.unwrap();
     assert_eq!(
         found.into_iter().map(told).collect::<Vec<_>>(),
         strangers
-            .map(|n| {
-                let (device, failed, _) = of(n);
-                (device, failed, model.devices[*n as usize].certificate > 0)
-            })
+            .map(|n| of(n, model.devices[*n as usize].certificate > 0))
             .collect::<Vec<_>>()
     );
     let query = DueQuery {
