@@ -20,18 +20,20 @@ use crate::wait::wait_for;
 /// Of a large fleet so many are connected and rotate; the rest have certificates and are offline. More have no port: the near ends of
 /// all their connections are on one address.
 const CONNECTED: usize = 10_000;
-/// The pace at which answers are timed, jobs a minute: a wave that takes its time, as waves do.
-const PACED: u32 = 3_000;
-const PACED_FOR: Duration = Duration::from_secs(45);
+/// In flight at once while answers are timed. A wave without a brake keeps 500 in flight, and all but a few of them wait in line.
+const BRAKED: u32 = 8;
+const BRAKED_FOR: Duration = Duration::from_secs(45);
 const PATIENCE: Duration = Duration::from_mins(30);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// With so many devices:
-/// - `scale.first_ready`, from the start of a controller with an empty ledger until it counts them all; `scale.ready`, the same with a
-///   ledger that knows them;
-/// - `scale.throughput`, and for each rotation `scale.cpu`, `scale.api_writes`, `scale.api_reads`, `scale.etcd_bytes`;
+/// - `scale.first_ready`, from the start of a controller with an empty ledger until it knows them all; `scale.ready`, the same with a
+///   ledger that has them;
+/// - `scale.throughput`, rotations confirmed a second; and for each job, those that wait for devices that are offline among them,
+///   `scale.cpu`, `scale.api_writes`, `scale.api_reads`, `scale.etcd_bytes`;
 /// - after it `scale.rss` and `scale.apiserver_rss`; `scale.object` and `scale.ledger`, what a device takes on disk;
-/// - `scale.answer.p99` while a wave runs at 50 jobs a second.
+/// - `scale.answer.p99_full`, from a device's message to its answer, in that Rotation; `scale.answer.p99` in one with few in flight,
+///   and `scale.answer.rate`, how many of its devices were confirmed a second.
 pub(super) async fn measure(devices: usize, report: &mut Report) -> Result<()> {
     let mut stack = fleet(devices, report).await?;
     let simulation = Simulation {
@@ -46,25 +48,29 @@ pub(super) async fn measure(devices: usize, report: &mut Report) -> Result<()> {
     let connected = simulation.devices;
     stack.start_devices(&simulation)?;
     // The others have certificates already.
-    counted(&stack, devices, &["state=\"Active\""], PATIENCE).await?;
+    counted(&stack, devices, &["state=\"active\""], PATIENCE).await?;
     progress(&format!("{connected} of {devices} devices are connected"));
 
     quiet(&stack.api, PATIENCE).await?;
     let pid = stack.controller()?.id();
     let before = Spent::so_far(&stack, pid).await?;
+    let unanswered = stack.controller_metrics().await?;
     let (start, rotation) = (Instant::now(), objects::rotation(stack.namespace(), "all"));
     let confirmed = run(&mut stack, connected, &rotation).await?;
     let rate = confirmed / start.elapsed().as_secs_f64();
+    let p99_full = answered_below(&unanswered, &stack.controller_metrics().await?)?;
     quiet(&stack.api, PATIENCE).await?;
     let after = Spent::so_far(&stack, pid).await?;
-    let each = |of: fn(&Spent) -> f64| (of(&after) - of(&before)) / confirmed.max(1.0);
+    // Each that is offline has a job that waits for it, in the ledger and on its object.
+    let jobs = confirmed + number(devices - connected);
+    let each = |of: fn(&Spent) -> f64| (of(&after) - of(&before)) / jobs;
     let mut add =
         |name: &str, value: f64, unit: &'static str| report.add(format!("scale.{name}.{devices}"), value, unit);
     add("throughput", rate, "1/s")?;
-    add("cpu", each(|spent| spent.cpu) * 1e3, "ms/rotation")?;
-    add("api_writes", each(|spent| spent.writes), "1/rotation")?;
-    add("api_reads", each(|spent| spent.reads), "1/rotation")?;
-    add("etcd_bytes", each(|spent| spent.etcd) / 1024.0, "KiB/rotation")?;
+    add("cpu", each(|spent| spent.cpu) * 1e3, "ms/job")?;
+    add("api_writes", each(|spent| spent.writes), "1/job")?;
+    add("api_reads", each(|spent| spent.reads), "1/job")?;
+    add("etcd_bytes", each(|spent| spent.etcd) / 1024.0, "KiB/job")?;
     add("rss", mebibytes(stack.controller()?.resident_bytes()?), "MiB")?;
     if let Some(server) = stack.api.process() {
         add("apiserver_rss", mebibytes(server.resident_bytes()?), "MiB")?;
@@ -72,21 +78,43 @@ pub(super) async fn measure(devices: usize, report: &mut Report) -> Result<()> {
     add("object", object_bytes(&stack).await? / 1024.0, "KiB")?;
     let ledger = std::fs::metadata(stack.ledger())?.len();
     add("ledger", mebibytes(ledger) * 1024.0 / number(devices), "KiB/device")?;
-    let p99 = paced(&stack, connected).await?;
+    add("answer.p99_full", p99_full * 1e3, "ms")?;
+    let (p99, rate) = braked(&stack, connected).await?;
     add("answer.p99", p99 * 1e3, "ms")?;
+    add("answer.rate", rate, "1/s")?;
 
     stack.stop_devices();
     stack.stop_controller()?;
-    let ready = start_and_count(&mut stack, devices).await?;
+    let ready = start_and_know(&mut stack, devices).await?;
     add("ready", ready, "s")
 }
 
-/// Starts the controller; how long it takes until its metrics count every device, seconds.
-async fn start_and_count(stack: &mut Stack, devices: usize) -> Result<f64> {
+/// Starts the controller; how long it takes until it has listed every device's object and compared it with the ledger, seconds.
+async fn start_and_know(stack: &mut Stack, devices: usize) -> Result<f64> {
+    let before = listings(stack)?;
     let start = Instant::now();
     stack.start_controller().await?;
+    listed(stack, before).await?;
     counted(stack, devices, &[], PATIENCE).await?;
     Ok(start.elapsed().as_secs_f64())
+}
+
+/// How often controllers have listed every device's object so far, as they log.
+fn listings(stack: &Stack) -> Result<usize> {
+    match std::fs::read_to_string(stack.controller_log()) {
+        Ok(log) => Ok(log.matches("every DeviceCertificate is known").count()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits until they have done it once more.
+async fn listed(stack: &Stack, before: usize) -> Result<()> {
+    wait_for("the controller to know every device", PATIENCE, || async {
+        ensure!(listings(stack)? > before, "not every device is known");
+        Ok(())
+    })
+    .await
 }
 
 fn mebibytes(bytes: u64) -> f64 {
@@ -107,7 +135,7 @@ async fn fleet(devices: usize, report: &mut Report) -> Result<Stack> {
     stack.apply_foundation(&FLEET)?;
     stack.declare_devices((1..=devices).map(Simulation::device_id)).await?;
     progress(&format!("{devices} devices declared"));
-    let first = start_and_count(&mut stack, devices).await?;
+    let first = start_and_know(&mut stack, devices).await?;
     report.add(format!("scale.first_ready.{devices}"), first, "s")?;
     if devices > CONNECTED {
         give_certificates(&mut stack, CONNECTED + 1..=devices).await?;
@@ -127,13 +155,19 @@ async fn give_certificates(stack: &mut Stack, places: std::ops::RangeInclusive<u
     let broker = stack.namespace().to_owned();
     let ids = places.map(|place| preload::identity(&broker, &Simulation::device_id(place)));
     let ids = ids.collect::<Result<Vec<_>>>()?;
+    let before = listings(stack)?;
     with_ledger(stack, async |ledger| {
         let epoch = ledger.take_epoch("bench", seconds() * 1000).await?;
         preload::give(ledger, epoch, &key_id, &ids).await
     })
     .await?;
-    counted(stack, count, &["state=\"Active\""], PATIENCE).await?;
-    quiet(&stack.api, PATIENCE).await
+    listed(stack, before).await?;
+    counted(stack, count, &["state=\"active\""], PATIENCE).await?;
+    quiet(&stack.api, PATIENCE).await?;
+    progress(&format!(
+        "{count} of them have certificates, and their objects show them"
+    ));
+    Ok(())
 }
 
 /// What was spent since everything began.
@@ -161,29 +195,33 @@ impl Spent {
     }
 }
 
-/// Rotates at [`PACED`] for a while; below what time 99 of 100 messages were answered in it, seconds.
-async fn paced(stack: &Stack, connected: usize) -> Result<f64> {
-    let mut rotation = objects::rotation(stack.namespace(), "paced");
-    rotation["spec"]["limits"] = json!({ "maxInFlight": FLEET.max_in_flight, "maxPerMinute": PACED });
+/// Rotates with [`BRAKED`] in flight for a while: below what time 99 of 100 messages were answered in it, seconds, and how many devices
+/// were confirmed a second.
+async fn braked(stack: &Stack, connected: usize) -> Result<(f64, f64)> {
+    let mut rotation = objects::rotation(stack.namespace(), "braked");
+    rotation["spec"]["limits"] = json!({ "maxInFlight": BRAKED, "maxPerMinute": 100_000 });
     stack.api.apply(&rotation.to_string())?;
-    let begun = || async {
-        let status = stack.rotation("paced").await?.status.unwrap_or_default();
+    let confirmed = || async {
+        let status = stack.rotation("braked").await?.status.unwrap_or_default();
         let confirmed = status.counts.confirmed;
         ensure!(confirmed > 0, "{confirmed} are confirmed");
         Ok(confirmed)
     };
-    wait_for("the first devices of the paced rotation", PATIENCE, begun).await?;
+    let first = wait_for("the first devices of the braked Rotation", PATIENCE, confirmed).await?;
     let before = stack.controller_metrics().await?;
     let start = Instant::now();
-    while start.elapsed() < PACED_FOR {
-        let confirmed = begun().await?;
-        if usize::try_from(confirmed)? >= connected {
-            break;
-        }
+    let mut last = first;
+    while start.elapsed() < BRAKED_FOR && usize::try_from(last)? < connected {
         tokio::time::sleep(LOOK_EVERY).await;
+        last = confirmed().await?;
     }
-    let after = stack.controller_metrics().await?;
-    histogram_quantile(0.99, "certwave_message_duration_seconds", &before, &after)
+    let rate = number(last - first) / start.elapsed().as_secs_f64();
+    Ok((answered_below(&before, &stack.controller_metrics().await?)?, rate))
+}
+
+/// Below what time 99 of 100 messages were answered between two expositions, seconds.
+fn answered_below(before: &str, after: &str) -> Result<f64> {
+    histogram_quantile(0.99, "certwave_message_duration_seconds", before, after)
         .context("no message was answered meanwhile")
 }
 

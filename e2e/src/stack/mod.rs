@@ -30,6 +30,8 @@ pub use objects::FleetOptions;
 
 /// The name of the broker's one node.
 const NODE: &str = "node-1";
+/// The name of the controller that has the address for metrics.
+const CONTROLLER: &str = "certwave";
 const CONTROLLER_READY: Duration = Duration::from_mins(1);
 /// What a pod is given by default.
 const CONTROLLER_GRACE: Duration = Duration::from_secs(30);
@@ -255,8 +257,17 @@ impl Stack {
         if let Some(clock) = &self.clock {
             clock.rule(&mut command)?;
         }
-        let name = if http == self.http { "certwave" } else { pod };
-        Process::spawn(name, &command, &self.scratch.path().join(format!("{name}.log")))
+        let name = if http == self.http { CONTROLLER } else { pod };
+        Process::spawn(name, &command, &self.log_of(name))
+    }
+
+    fn log_of(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(format!("{name}.log"))
+    }
+
+    /// Where the controller logs, that of [`start_controller`](Self::start_controller).
+    pub fn controller_log(&self) -> PathBuf {
+        self.log_of(CONTROLLER)
     }
 
     /// Ends the controller as Kubernetes would, if it runs.
@@ -296,7 +307,7 @@ impl Stack {
         let secret = wait_for("the broker's server certificate", SERVED, || async {
             Ok(secrets.get(objects::SERVER_SECRET).await?)
         });
-        let secret = secret.await.with_context(|| self.controller_log())?;
+        let secret = secret.await.with_context(|| self.last_words())?;
         let pem = |key: &str| -> Result<String> {
             let bytes = secret.data.as_ref().and_then(|data| data.get(key));
             Ok(String::from_utf8(
@@ -316,7 +327,7 @@ impl Stack {
         let (brokers, fleets) = (self.objects::<Broker>(), self.objects::<Fleet>());
         let broker = async |condition| {
             let met = conditions::wait(&brokers, objects::BROKER, condition, SERVED, conditions::of_broker);
-            met.await.with_context(|| self.controller_log())
+            met.await.with_context(|| self.last_words())
         };
         broker("Ready").await?;
         // Whoever asks the claims' listener before is not heard.
@@ -325,7 +336,7 @@ impl Stack {
             broker("DoorCurrent").await?;
         }
         let ready = conditions::wait(&fleets, objects::FLEET, "Ready", SERVED, conditions::of_fleet);
-        ready.await.with_context(|| self.controller_log())
+        ready.await.with_context(|| self.last_words())
     }
 
     /// Makes a claim for `quota` devices, as a person would, and returns where its bundle is.
@@ -449,7 +460,7 @@ impl Stack {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    fn controller_log(&self) -> String {
+    fn last_words(&self) -> String {
         let log = self.controller.as_ref().map(Process::log_tail).unwrap_or_default();
         format!("the controller's log ends:\n{log}")
     }
