@@ -10,7 +10,7 @@ use crate::api::Key;
 use crate::os;
 use crate::replica::NAMESPACE as LEASES;
 use crate::weather::{Condition, Place};
-use crate::world::{Campaign, Person, World};
+use crate::world::{Campaign, Extent, Person, World};
 
 /// How often somebody looks what is to begin or end, milliseconds.
 const TICK: u64 = 250;
@@ -78,11 +78,14 @@ pub struct Faults {
 
 impl Faults {
     /// Draws them.
-    pub fn plan(random: &mut StdRng) -> Self {
-        let end = random.random_range(15_000..60_000);
+    pub fn plan(random: &mut StdRng, extent: Extent) -> Self {
+        let (end, most) = match extent {
+            Extent::Brief => (random.random_range(4_000..15_000), 8),
+            Extent::Long => (random.random_range(15_000..60_000), 16),
+        };
         // A swarm: only some kinds in each run, so that those that hide others are missing at times.
         let kinds: Vec<u32> = (0..KINDS).filter(|_| random.random_bool(0.35)).collect();
-        let count = random.random_range(2..16);
+        let count = random.random_range(2..most);
         let mut all: Vec<Planned> = (0..count)
             .filter_map(|_| {
                 let kind = *kinds.get(random.random_range(0..kinds.len().max(1)))?;

@@ -45,6 +45,8 @@ const IN_FLIGHT: usize = 2;
 /// Seconds: for a step, and for a trial.
 const STEP: i64 = 20;
 const TRIAL: i64 = 20;
+/// One run of so many is long.
+const LONG_ONE_OF: u32 = 32;
 /// How often somebody looks.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -58,6 +60,25 @@ pub struct World {
     pub units: Vec<Unit>,
     /// The ledger, by a way that nothing is in.
     pub ledger: Arc<dyn Ledger>,
+}
+
+/// How much a run lives through. Of all that can go wrong together most shows in a short time, so most runs are brief, and there are many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// One Rotation, and what goes wrong in some seconds.
+    Brief,
+    /// Rotation after Rotation, and what goes wrong in a minute.
+    Long,
+}
+
+impl Extent {
+    fn draw(random: &mut StdRng) -> Self {
+        if random.random_range(0..LONG_ONE_OF) == 0 {
+            Self::Long
+        } else {
+            Self::Brief
+        }
+    }
 }
 
 /// What came of a run.
@@ -182,9 +203,10 @@ impl World {
         if let Some(mutant) = mutant {
             mutant.make(self)?;
         }
-        let faults = Faults::plan(&mut random);
+        let extent = Extent::draw(&mut random);
+        let faults = Faults::plan(&mut random, extent);
         let kinds = faults.len();
-        let told = self.go(&mut random, faults, mutant).await;
+        let told = self.go(&mut random, extent, faults, mutant).await;
         if let Err(error) = told {
             history.breach(error.to_string());
         }
@@ -200,10 +222,20 @@ impl World {
         })
     }
 
-    async fn go(&mut self, random: &mut StdRng, faults: Faults, mutant: Option<Mutant>) -> anyhow::Result<()> {
+    async fn go(
+        &mut self,
+        random: &mut StdRng,
+        extent: Extent,
+        faults: Faults,
+        mutant: Option<Mutant>,
+    ) -> anyhow::Result<()> {
         let unlimited = mutant == Some(Mutant::LimitIsIgnored);
-        let mut person = Person::new(random, self.units.len());
-        let mut campaign = Campaign { unlimited, rounds: 0 };
+        let mut person = Person::new(random, extent, self.units.len());
+        let mut campaign = Campaign {
+            unlimited,
+            extent,
+            rounds: 0,
+        };
         faults.happen(self, random, &mut person, &mut campaign).await?;
         self.clear_up()?;
         person.settle(self)?;
@@ -297,10 +329,11 @@ impl World {
     }
 }
 
-/// Rotations of the whole fleet, one after the other.
+/// Rotations of the whole fleet, one after the other, or one.
 pub struct Campaign {
     /// They have no limits, by mistake.
     unlimited: bool,
+    extent: Extent,
     rounds: usize,
 }
 
@@ -315,7 +348,7 @@ impl Campaign {
     /// # Errors
     /// When it cannot be created.
     pub fn go_on(&mut self, world: &World) -> anyhow::Result<()> {
-        if self.rounds > 0 && world.over(&self.name()).is_none() {
+        if self.rounds > 0 && (self.extent == Extent::Brief || world.over(&self.name()).is_none()) {
             return Ok(());
         }
         self.rounds += 1;
@@ -354,19 +387,23 @@ enum Does {
 }
 
 impl Person {
-    fn new(random: &mut StdRng, devices: usize) -> Self {
+    fn new(random: &mut StdRng, extent: Extent, devices: usize) -> Self {
         let does = match random.random_range(0..10) {
             0..4 => Does::Revokes,
             4..7 => Does::Holds,
             7..8 => Does::Pauses,
             _ => Does::Nothing,
         };
-        let at = os::elapsed_ms() + random.random_range(500..25_000);
+        let (begins, lasts) = match extent {
+            Extent::Brief => (8_000, 8_000),
+            Extent::Long => (25_000, 30_000),
+        };
+        let at = os::elapsed_ms() + random.random_range(500..begins);
         Self {
             device: random.random_range(0..devices),
             does,
             at,
-            until: at + random.random_range(1000..30_000),
+            until: at + random.random_range(1000..lasts),
             done: 0,
         }
     }
