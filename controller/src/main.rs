@@ -12,7 +12,7 @@ use certwave_controller::metrics::Metrics;
 use certwave_controller::parts::Parts;
 use certwave_controller::publish::Cache;
 use certwave_controller::replica::{self, LEASE};
-use certwave_controller::{api, command, fitting, gates, history, http, ocsp, telemetry};
+use certwave_controller::{api, command, fitting, gates, history, http, ocsp, reconcile, telemetry};
 use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -180,6 +180,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     // A replica that waits for its turn is ready too: a rolling update goes on.
     drop(ready.send_replace(Ok(())));
     let parts = Arc::new(Parts {
+        feed: Arc::new(reconcile::Feed::new(client.clone(), run.namespace.as_deref())),
         client,
         ledger,
         identity,

@@ -50,6 +50,8 @@ pub struct Parts {
     pub dial: Arc<dyn Dial>,
     /// Asks gates, and reads CRLs back.
     pub http: gates::Client,
+    /// As in [`reconcile::Context`].
+    pub feed: Arc<reconcile::Feed>,
 }
 
 impl Parts {
@@ -167,6 +169,7 @@ impl Parts {
             metrics,
             publisher,
             status_delay: self.status_delay,
+            feed: Arc::clone(&self.feed),
         }
     }
 }

@@ -7,6 +7,7 @@ use certwave_controller::clock::Clock;
 use certwave_controller::metrics::Metrics;
 use certwave_controller::parts::Parts;
 use certwave_controller::publish::{self, Cache};
+use certwave_controller::reconcile::Feed;
 use certwave_controller::replica::{self, LEASE};
 use certwave_controller::{api, fitting, gates, ocsp};
 use certwave_ledger::{Ledger, SqliteLedger};
@@ -146,6 +147,7 @@ fn operate(ground: &Arc<Ground>, life: &Arc<Life>, mut stop: watch::Receiver<boo
     let served: axum::Router = publish::router(Cache::new(Arc::clone(&ledger)));
     let signers = Arc::new(ocsp::Signers::new(Arc::clone(&metrics.ocsp)));
     let parts = Arc::new(Parts {
+        feed: Arc::new(Feed::new(client.clone(), None)),
         client: client.clone(),
         ledger: Arc::clone(&ledger),
         identity: format!("replica-{}", life.replica),

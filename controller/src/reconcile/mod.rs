@@ -12,6 +12,7 @@ mod directory;
 mod drive;
 mod error;
 mod events;
+mod feed;
 mod fleet;
 pub mod leader;
 mod projection;
@@ -41,6 +42,7 @@ use tokio::task::JoinSet;
 
 pub use authority::follow_signers;
 pub use error::{Error, Result};
+pub use feed::Feed;
 
 use crate::metrics::Metrics;
 use crate::notice::{Notice, Skewed};
@@ -86,6 +88,8 @@ pub struct Context {
     pub status_delay: Duration,
     /// Asks the gates of Rotations.
     pub gates: crate::gates::Client,
+    /// Shows devices' objects.
+    pub feed: Arc<Feed>,
 }
 
 /// Reconciles what is of one part until this process no longer holds that. Dropping the future stops everything.
@@ -208,7 +212,8 @@ pub async fn run(context: Context) -> Result<()> {
     let views = Arc::new(Views::default());
     let (show, shown) = mpsc::channel(1024);
     let (tell, told) = mpsc::channel(1024);
-    parts.spawn(device::run(Arc::clone(&shared), Arc::clone(&views), show.clone(), tell));
+    let (devices, seen) = (Arc::clone(&shared), Arc::clone(&views));
+    parts.spawn(device::run(devices, context.feed, seen, show.clone(), tell));
     parts.spawn(projection::run(Arc::clone(&shared), views, shown, context.status_delay));
     parts.spawn(events::run(Arc::clone(&shared), context.notices, told, show));
     if leads {

@@ -1,5 +1,6 @@
 //! Whose an object is, and what becomes of one that moves from one broker's fleet to another's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use certwave_core::model::ObjectRef;
@@ -66,7 +67,7 @@ impl Intake {
         for object in std::mem::take(&mut self.moving) {
             let api = self.shared.api::<DeviceCertificate>(&object.namespace);
             let found = persist(&self.shared, || api.get_opt(&object.name)).await?;
-            self.apply(found.into_iter().collect(), waiting).await?;
+            self.apply(found.map(Arc::new).into_iter().collect(), waiting).await?;
         }
         Ok(())
     }

@@ -14,16 +14,14 @@ use certwave_core::model::{Identity, ObjectRef};
 use certwave_crds::DeviceCertificate;
 use certwave_ledger::{Declaration, Declared, FleetKey, LedgerError};
 use certwave_protocol::ids::{BrokerId, DeviceId};
-use futures::StreamExt;
 use kube::ResourceExt;
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
 use tokio::sync::mpsc;
 
 use crate::notice::Notice;
 
 use super::drive::{backoff, name};
 use super::error::{Error, Result};
+use super::feed::{Feed, Seen};
 use super::projection::Show;
 use super::shared::Shared;
 use super::status::Verdict;
@@ -35,20 +33,20 @@ use revocation::Said;
 pub(super) use revocation::{act, invalid_since, reason};
 use waiting::{News, Pages, Waiting};
 
-/// Objects in one page of a list, and in one transaction.
+/// Objects in one transaction.
 const BATCH: usize = 500;
 
 /// Watches for ever, once the ledger is complete.
 pub(super) async fn run(
     shared: Arc<Shared>,
+    feed: Arc<Feed>,
     views: Arc<Views>,
     show: mpsc::Sender<Show>,
     tell: mpsc::Sender<Notice>,
 ) -> Result<()> {
     shared.whole().await;
-    let config = watcher::Config::default().page_size(500);
-    let stream = watch(shared.api_all::<DeviceCertificate>(), config).default_backoff();
-    let mut events = std::pin::pin!(stream.ready_chunks(BATCH));
+    let mut feed = feed.listen();
+    let mut seen = Vec::with_capacity(BATCH);
     let mut intake = Intake {
         shared: Arc::clone(&shared),
         views,
@@ -62,9 +60,9 @@ pub(super) async fn run(
     let mut waiting = Waiting::new(&shared);
     loop {
         tokio::select! {
-            chunk = events.next() => match chunk {
-                Some(chunk) => intake.take(chunk, &mut waiting).await?,
-                None => return Err(Error::Ended("DeviceCertificate")),
+            many = feed.recv_many(&mut seen, BATCH) => match many {
+                0 => return Err(Error::Ended("DeviceCertificate")),
+                _ => intake.take(seen.drain(..), &mut waiting).await?,
             },
             () = tokio::time::sleep(MOVING), if !intake.moving.is_empty() => intake.again(&mut waiting).await?,
             news = waiting.next(&shared) => match news {
@@ -124,38 +122,33 @@ struct Taken {
 
 impl Intake {
     /// Takes over what happened, in order.
-    async fn take(
-        &mut self,
-        chunk: Vec<std::result::Result<Event<DeviceCertificate>, watcher::Error>>,
-        waiting: &mut Waiting,
-    ) -> Result<()> {
+    async fn take(&mut self, seen: impl Iterator<Item = Seen>, waiting: &mut Waiting) -> Result<()> {
         let mut batch = Vec::new();
-        for event in chunk {
-            match event {
-                Ok(Event::Apply(object) | Event::InitApply(object)) => batch.push(object),
-                Ok(Event::Delete(object)) => {
+        for seen in seen {
+            match seen {
+                Seen::Is(object) => batch.push(object),
+                Seen::Gone(object) => {
                     self.apply(std::mem::take(&mut batch), waiting).await?;
-                    self.delete(&name(&object), Deletion::Witnessed, waiting).await?;
+                    self.delete(&name(&*object), Deletion::Witnessed, waiting).await?;
                 }
-                Ok(Event::Init) => {
+                Seen::Begins => {
                     self.apply(std::mem::take(&mut batch), waiting).await?;
                     self.pass = self.pass.wrapping_add(1);
                 }
-                Ok(Event::InitDone) => {
+                Seen::Complete => {
                     self.apply(std::mem::take(&mut batch), waiting).await?;
                     self.sweep(waiting).await?;
                 }
-                Err(error) => tracing::warn!(kind = "DeviceCertificate", %error, "watch failed, trying again"),
             }
         }
         self.apply(batch, waiting).await
     }
 
     /// Declares objects that are new or changed.
-    async fn apply(&mut self, objects: Vec<DeviceCertificate>, waiting: &mut Waiting) -> Result<()> {
+    async fn apply(&mut self, objects: Vec<Arc<DeviceCertificate>>, waiting: &mut Waiting) -> Result<()> {
         let mut taken: Vec<Taken> = Vec::new();
         for object in objects {
-            let own = name(&object);
+            let own = name(&*object);
             let (key, declared) = (Key::of(&own), declared_digest(&object));
             match self.whose(key, &own, &object).await? {
                 Whose::Mine => {}
@@ -305,7 +298,7 @@ impl Intake {
             let api = self.shared.api::<DeviceCertificate>(&next.namespace);
             let found = persist(&self.shared, || api.get_opt(&next.name)).await?;
             if let Some(found) = found {
-                Box::pin(self.apply(vec![found], waiting)).await?;
+                Box::pin(self.apply(vec![Arc::new(found)], waiting)).await?;
             }
         }
         Ok(())
@@ -324,7 +317,7 @@ impl Intake {
     async fn take_over(&mut self, fleet: &FleetKey, waiting: &mut Waiting) -> Result<()> {
         let mut pages = Pages::of(&self.shared, fleet);
         while let Some(page) = pages.next().await? {
-            self.apply(page, waiting).await?;
+            self.apply(page.into_iter().map(Arc::new).collect(), waiting).await?;
         }
         Ok(())
     }

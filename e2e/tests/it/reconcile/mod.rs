@@ -80,9 +80,14 @@ impl Running {
 
     fn start_with(client: Client, namespace: Option<String>, ledger: Arc<dyn Ledger>, scratch: Scratch) -> Self {
         let (registry, epochs) = (Arc::new(Registry::default()), Epochs::default());
+        let feed = {
+            let _here = lasting::runtime().enter();
+            Arc::new(reconcile::Feed::new(client.clone(), namespace.as_deref()))
+        };
         let parts = AllParts {
             epochs: Arc::clone(&epochs),
             client,
+            feed,
             namespace,
             ledger: Arc::clone(&ledger),
             registry: Arc::clone(&registry),
@@ -114,6 +119,7 @@ impl Running {
 /// Every part of the work, of the controller and of each broker, in one process.
 struct AllParts {
     client: Client,
+    feed: Arc<reconcile::Feed>,
     namespace: Option<String>,
     ledger: Arc<dyn Ledger>,
     registry: Arc<Registry>,
@@ -172,6 +178,7 @@ impl AllParts {
             epoch,
             registry: Arc::clone(&self.registry),
             notices,
+            feed: Arc::clone(&self.feed),
             skewed: Arc::default(),
             publication_base: Some("http://pki.example.com".to_owned()),
             namespace: self.namespace.clone(),
