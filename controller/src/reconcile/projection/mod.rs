@@ -33,8 +33,10 @@ use revoked::Heard;
 const PERIOD: Duration = Duration::from_millis(200);
 /// Devices taken from the ledger at once.
 const BATCH: u32 = 256;
-/// Writes at the same time.
+/// Writes at the same time, at most and at least. Few while few statuses are due: those can wait, and devices, which are answered
+/// meanwhile, should not have to for the sake of the API server's work.
 const CONCURRENCY: usize = 16;
+const CALM: usize = 2;
 /// For one write.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A write that met another one is tried again after this long at most.
@@ -220,6 +222,7 @@ impl Projection {
             }
         }
         let shared = &self.shared;
+        let abreast = (due.len() / CONCURRENCY).clamp(CALM, CONCURRENCY);
         let waiting = i64::try_from(due.len()).unwrap_or(i64::MAX);
         // The gauge is of all parts that this process holds.
         shared.metrics.statuses_waiting.add(waiting - self.waiting);
@@ -229,7 +232,7 @@ impl Projection {
             (due, outcome)
         });
         let results: Vec<(Due, Outcome)> = futures::stream::iter(writes)
-            .buffer_unordered(CONCURRENCY)
+            .buffer_unordered(abreast)
             .collect()
             .await;
         let mut round = Round {
