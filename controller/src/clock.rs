@@ -19,6 +19,8 @@ use tokio::sync::watch;
 pub const TOLERANCE_S: i64 = 300;
 /// A `Date` is in whole seconds.
 const RESOLUTION_MS: i64 = 1000;
+/// By how much more or less than the time that has passed our clock may go on between two looks, milliseconds. More is a jump.
+const JUMP_MS: i64 = 1000;
 
 /// What the process goes by, once it has one.
 static RULING: OnceLock<Arc<Clock>> = OnceLock::new();
@@ -58,8 +60,10 @@ pub struct Clock {
     /// Ours minus the API server's, milliseconds, as far as it cannot be the time that the answer took.
     ahead: AtomicI64,
     trusted: watch::Sender<bool>,
-    /// When they agreed again, if they ever disagreed.
+    /// When they agreed again, or ours has jumped, if they ever disagreed or it ever did.
     agreed: Mutex<Option<Instant>>,
+    /// Our clock when it was looked at last, and when that was.
+    looked: Mutex<Option<(Millis, Instant)>>,
 }
 
 impl Default for Clock {
@@ -68,6 +72,7 @@ impl Default for Clock {
             ahead: AtomicI64::new(0),
             trusted: watch::Sender::new(true),
             agreed: Mutex::default(),
+            looked: Mutex::default(),
         }
     }
 }
@@ -112,8 +117,21 @@ impl Clock {
         *self.trusted.borrow()
     }
 
-    /// For how long they have agreed at `now`; `None` while they do not. Times that were written down meanwhile may be off.
-    pub fn agreed_for(&self, now: Instant) -> Option<Duration> {
+    /// For how long they have agreed, and ours has not jumped; `None` while they do not. Times that were written down before may be off.
+    pub fn agreed_for(&self) -> Option<Duration> {
+        self.agreed_at(machine(), Instant::now())
+    }
+
+    /// The same, with what our clock says at `now`. A jump need not take it out of [`TOLERANCE_S`], and the API server tells of it later.
+    fn agreed_at(&self, ours: Millis, now: Instant) -> Option<Duration> {
+        let before = self
+            .looked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace((ours, now));
+        if before.is_some_and(|(then, at)| jumped(ours - then, now.saturating_duration_since(at))) {
+            *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        }
         let agreed = *self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_trusted()
             .then(|| agreed.map_or(Duration::MAX, |at| now.saturating_duration_since(at)))
@@ -134,6 +152,12 @@ impl Clock {
     pub fn signing_time(&self) -> Millis {
         corrected(machine(), self.ahead())
     }
+}
+
+/// Whether a clock has gone on by so many milliseconds by more than time alone.
+fn jumped(by: Millis, passed: Duration) -> bool {
+    let passed = Millis::try_from(passed.as_millis()).unwrap_or(Millis::MAX);
+    (by - passed).abs() > JUMP_MS
 }
 
 fn earlier(now: Millis, ahead: i64) -> Millis {
@@ -180,7 +204,7 @@ mod tests {
     #[test]
     fn clocks_more_than_five_minutes_apart_are_not_trusted_until_they_agree() {
         let clock = Clock::default();
-        assert_eq!(clock.agreed_for(Instant::now()), Some(Duration::MAX));
+        assert_eq!(clock.agreed_for(), Some(Duration::MAX));
         for (off, trusted) in [
             (HOUR, false),
             (0, true),
@@ -191,15 +215,25 @@ mod tests {
         ] {
             clock.heard(DATE, AT + off, AT + off);
             assert_eq!(clock.is_trusted(), trusted, "{off}");
-            assert_eq!(clock.agreed_for(Instant::now()).is_some(), trusted);
+            assert_eq!(clock.agreed_for().is_some(), trusted);
         }
-        assert!(
-            clock
-                .agreed_for(Instant::now())
-                .is_some_and(|time| time < Duration::from_mins(1))
-        );
+        assert!(clock.agreed_for().is_some_and(|time| time < Duration::from_mins(1)));
         clock.heard("yesterday", AT + HOUR, AT + HOUR);
         assert!(clock.is_trusted(), "what is no date says nothing");
+    }
+
+    #[test]
+    fn what_was_agreed_on_before_a_jump_counts_no_more() {
+        let (clock, start) = (Clock::default(), Instant::now());
+        let at = |seconds: i64, jump: Millis| {
+            let now = start + Duration::from_secs(seconds.unsigned_abs());
+            clock.agreed_at(AT + seconds * 1000 + jump, now)
+        };
+        assert_eq!(at(0, 0), Some(Duration::MAX));
+        assert_eq!(at(600, 800), Some(Duration::MAX), "a clock is slewed");
+        assert_eq!(at(601, 250_000), Some(Duration::ZERO));
+        assert_eq!(at(611, 250_000), Some(Duration::from_secs(10)));
+        assert_eq!(at(612, 0), Some(Duration::ZERO), "and back");
     }
 
     #[test]

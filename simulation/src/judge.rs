@@ -14,6 +14,9 @@ use crate::os;
 /// A CRL's issuer and partition.
 pub type Scope = (String, String);
 
+/// After so long whoever had not heard of a hold hears of its end only, milliseconds.
+const UNHEARD: i64 = 60_000;
+
 /// How patient the Fleet is, milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -51,8 +54,8 @@ struct Inner {
     numbers: BTreeMap<Scope, u64>,
     /// What the broker goes by.
     revoked: BTreeMap<Scope, BTreeSet<String>>,
-    /// Devices that were let in again, and may still be on the broker's lists.
-    released: BTreeSet<usize>,
+    /// Devices that were let in again and may still be on the broker's lists, and when that was.
+    released: BTreeMap<usize, i64>,
     /// Devices that a person revoked or holds.
     barred: BTreeSet<usize>,
     peak: usize,
@@ -92,12 +95,20 @@ impl Judge {
 
     /// A person has let a device in again: soon the broker's lists say so.
     pub fn release(&self, device: usize) {
-        self.lock().released.insert(device);
+        self.lock().released.insert(device, os::elapsed_ms());
     }
 
-    /// Whether somebody whom a person has let in again is still on the broker's lists.
+    /// Whether somebody whom a person has let in again is still on the broker's lists, or may yet come onto them: what was taken back
+    /// at once perhaps nobody has heard of.
     pub fn awaits_release(&self) -> bool {
-        !self.lock().released.is_empty()
+        let mut inner = self.lock();
+        let now = os::elapsed_ms();
+        let released = inner.released.iter().map(|(device, at)| (*device, *at));
+        let unheard = released.filter(|(device, at)| now - at > UNHEARD && inner.can_enter(*device));
+        for device in unheard.map(|(device, _)| device).collect::<Vec<_>>() {
+            inner.let_in(device);
+        }
+        !inner.released.is_empty()
     }
 
     /// Whether a person has barred it.
@@ -257,13 +268,12 @@ impl Judge {
             // Whoever was released is like any other once it can enter.
             let free: Vec<usize> = inner
                 .released
-                .iter()
+                .keys()
                 .copied()
                 .filter(|device| inner.can_enter(*device))
                 .collect();
             for device in free {
-                inner.released.remove(&device);
-                inner.barred.remove(&device);
+                inner.let_in(device);
             }
         }
         let all = inner.held.keys().filter(|device| !inner.barred.contains(device));
@@ -277,6 +287,12 @@ impl Judge {
 }
 
 impl Inner {
+    /// It is like any other again.
+    fn let_in(&mut self, device: usize) {
+        self.released.remove(&device);
+        self.barred.remove(&device);
+    }
+
     /// Whether a device that holds certificates has one that opens the door.
     fn can_enter(&self, device: usize) -> bool {
         let now = os::now_ms() / 1000;

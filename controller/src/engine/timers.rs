@@ -1,6 +1,6 @@
 //! Deadlines: they stand in the ledger, so a restart forgets none.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use certwave_core::model::{Device, Identity, Job, Millis};
 use certwave_core::step::Event;
@@ -27,8 +27,10 @@ pub(super) async fn run(engine: &Engine) {
                 continue;
             }
         };
+        // In each round: a jump shows between two looks, and one that made these overdue has been by now.
+        let agreed = engine.publisher.clock().agreed_for();
         let mut passed = futures::stream::iter(overdue)
-            .map(|identity| async move { pass(engine, &identity).await })
+            .map(|identity| async move { pass(engine, &identity, agreed).await })
             .buffer_unordered(32);
         while let Some(result) = passed.next().await {
             let Err(error) = result else { continue };
@@ -42,8 +44,8 @@ pub(super) async fn run(engine: &Engine) {
 }
 
 /// Enforces one deadline; where the device could not be heard for a whole step, as broker or ledger was out or silent or this
-/// process has only just begun, the device gets its time again.
-async fn pass(engine: &Engine, identity: &Identity) -> Result<(), LedgerError> {
+/// process has only just begun, the device gets its time again. `agreed` is as in [`decide`].
+async fn pass(engine: &Engine, identity: &Identity, agreed: Option<Duration>) -> Result<(), LedgerError> {
     let Some(device) = engine.ledger.device(identity).await? else {
         return Ok(());
     };
@@ -53,7 +55,6 @@ async fn pass(engine: &Engine, identity: &Identity) -> Result<(), LedgerError> {
     let overdue = millis(now().saturating_sub(deadline));
     let step = millis(engine.policy(&device).step_timeout);
     let heard = engine.heard_through(&identity.broker, step, overdue);
-    let agreed = engine.publisher.clock().agreed_for(Instant::now());
     // Not known yet: it is overdue in the next round still, and more will be known.
     let Some(event) = decide(heard, agreed, step, orphaned(engine, &device)) else {
         return Ok(());

@@ -7,9 +7,9 @@ use std::sync::Mutex;
 use certwave_simulation::mutant::Mutant;
 
 /// Seeds that each run of the tests tries; `make soak` goes on from there.
-const SEEDS: u32 = 200;
+const SEEDS: u32 = 600;
 /// Seeds among which one must find a mistake.
-const SEEDS_FOR_A_MISTAKE: u32 = 60;
+const SEEDS_FOR_A_MISTAKE: u32 = 400;
 
 /// Each takes all cores there are.
 static ALONE: Mutex<()> = Mutex::new(());

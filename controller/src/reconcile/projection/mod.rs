@@ -231,10 +231,7 @@ impl Projection {
             let outcome = write(shared, &due).await;
             (due, outcome)
         });
-        let results: Vec<(Due, Outcome)> = futures::stream::iter(writes)
-            .buffer_unordered(abreast)
-            .collect()
-            .await;
+        let results: Vec<(Due, Outcome)> = futures::stream::iter(writes).buffer_unordered(abreast).collect().await;
         let mut round = Round {
             written: 0,
             outage: false,
