@@ -180,7 +180,7 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     // A replica that waits for its turn is ready too: a rolling update goes on.
     drop(ready.send_replace(Ok(())));
     let parts = Arc::new(Parts {
-        feed: Arc::new(reconcile::Feed::new(client.clone(), run.namespace.as_deref())),
+        feed: Arc::new(reconcile::Feed::new(&client, run.namespace.as_deref())),
         client,
         ledger,
         identity,

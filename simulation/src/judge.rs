@@ -103,11 +103,7 @@ impl Judge {
     pub fn awaits_release(&self) -> bool {
         let mut inner = self.lock();
         let now = os::elapsed_ms();
-        let released = inner.released.iter().map(|(device, at)| (*device, *at));
-        let unheard = released.filter(|(device, at)| now - at > UNHEARD && inner.can_enter(*device));
-        for device in unheard.map(|(device, _)| device).collect::<Vec<_>>() {
-            inner.let_in(device);
-        }
+        inner.welcome(|released| now - released > UNHEARD);
         !inner.released.is_empty()
     }
 
@@ -264,18 +260,7 @@ impl Judge {
     /// Each device must hold a certificate that opens the door, unless a person has barred it.
     fn all_can_enter(&self) {
         let mut inner = self.lock();
-        if !inner.released.is_empty() {
-            // Whoever was released is like any other once it can enter.
-            let free: Vec<usize> = inner
-                .released
-                .keys()
-                .copied()
-                .filter(|device| inner.can_enter(*device))
-                .collect();
-            for device in free {
-                inner.let_in(device);
-            }
-        }
+        inner.welcome(|_| true);
         let all = inner.held.keys().filter(|device| !inner.barred.contains(device));
         let shut_out: Vec<usize> = all.copied().filter(|device| !inner.can_enter(*device)).collect();
         drop(inner);
@@ -287,10 +272,16 @@ impl Judge {
 }
 
 impl Inner {
-    /// It is like any other again.
-    fn let_in(&mut self, device: usize) {
-        self.released.remove(&device);
-        self.barred.remove(&device);
+    /// Whoever was released is like any other once it can enter, if `due` says so of when it was released.
+    fn welcome(&mut self, due: impl Fn(i64) -> bool) {
+        let released = self.released.iter().filter(|(_, at)| due(**at));
+        let free = released
+            .map(|(device, _)| *device)
+            .filter(|device| self.can_enter(*device));
+        for device in free.collect::<Vec<_>>() {
+            self.released.remove(&device);
+            self.barred.remove(&device);
+        }
     }
 
     /// Whether a device that holds certificates has one that opens the door.

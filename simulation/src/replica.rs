@@ -147,7 +147,7 @@ fn operate(ground: &Arc<Ground>, life: &Arc<Life>, mut stop: watch::Receiver<boo
     let served: axum::Router = publish::router(Cache::new(Arc::clone(&ledger)));
     let signers = Arc::new(ocsp::Signers::new(Arc::clone(&metrics.ocsp)));
     let parts = Arc::new(Parts {
-        feed: Arc::new(Feed::new(client.clone(), None)),
+        feed: Arc::new(Feed::new(&client, None)),
         client: client.clone(),
         ledger: Arc::clone(&ledger),
         identity: format!("replica-{}", life.replica),

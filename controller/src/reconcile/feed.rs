@@ -12,6 +12,8 @@ use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::shared::scoped;
+
 /// Objects in one page of a listing.
 const PAGE: u32 = 500;
 /// What may wait for a part; when there is more, all parts wait for it.
@@ -41,11 +43,8 @@ pub struct Feed {
 
 impl Feed {
     /// A watch of the objects of one namespace, or of all. It begins when a part listens.
-    pub fn new(client: kube::Client, namespace: Option<&str>) -> Self {
-        let api = match namespace {
-            Some(namespace) => Api::namespaced(client, namespace),
-            None => Api::all(client),
-        };
+    pub fn new(client: &kube::Client, namespace: Option<&str>) -> Self {
+        let api = scoped(client, namespace);
         let (joining, joined) = mpsc::unbounded_channel();
         Self {
             joining,

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::leader::{Candidate, HOLDS, Leadership, LeaseError, REQUEST};
+use super::shared::scoped;
 use crate::gate::Gate;
 
 /// The label of these Leases; its value says what one is of.
@@ -92,10 +93,7 @@ impl Shards {
         shown: prometheus::IntGaugeVec,
         begin: Begin,
     ) -> Self {
-        let api: Api<Broker> = match scope {
-            Some(scope) => Api::namespaced(client.clone(), scope),
-            None => Api::all(client.clone()),
-        };
+        let api: Api<Broker> = scoped(client, scope);
         let (brokers, writer) = reflector::store();
         let (list, listed) = watch::channel(false);
         let mut watching = JoinSet::new();

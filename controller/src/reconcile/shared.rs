@@ -94,6 +94,17 @@ pub(super) struct Run {
     pub(super) in_time: Option<Verdict>,
 }
 
+/// The objects of a kind in one namespace, or in all.
+pub(super) fn scoped<K>(client: &kube::Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
 impl Shared {
     pub(super) fn new(context: &Context) -> Self {
         Self {
@@ -234,10 +245,7 @@ impl Shared {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
-        match &self.scope {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        }
+        scoped(&self.client, self.scope.as_deref())
     }
 
     /// The objects of a kind in one namespace.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certwave_crds::CertificateAuthority as Object;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, ResourceExt};
 
 use super::signer;
 use crate::ocsp::Signers;
+use crate::reconcile::shared::scoped;
 
 /// How often CAs are looked at. Signers are renewed days before they end.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -51,14 +51,4 @@ async fn look(
         }
     }
     Ok(())
-}
-
-fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
 }

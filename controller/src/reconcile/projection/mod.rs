@@ -33,9 +33,10 @@ use revoked::Heard;
 const PERIOD: Duration = Duration::from_millis(200);
 /// Devices taken from the ledger at once.
 const BATCH: u32 = 256;
-/// Writes at the same time, at most and at least. Few while few statuses are due: those can wait, and devices, which are answered
-/// meanwhile, should not have to for the sake of the API server's work.
+/// Writes at the same time, at most.
 const CONCURRENCY: usize = 16;
+/// Writes at the same time while few statuses are due: those can wait, and devices, which are answered meanwhile, should not have to
+/// for the sake of the API server's work.
 const CALM: usize = 2;
 /// For one write.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -82,7 +82,7 @@ impl Running {
         let (registry, epochs) = (Arc::new(Registry::default()), Epochs::default());
         let feed = {
             let _here = lasting::runtime().enter();
-            Arc::new(reconcile::Feed::new(client.clone(), namespace.as_deref()))
+            Arc::new(reconcile::Feed::new(&client, namespace.as_deref()))
         };
         let parts = AllParts {
             epochs: Arc::clone(&epochs),
