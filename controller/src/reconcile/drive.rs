@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 
 use tokio::sync::watch;
 
+use super::changes::changes;
 use super::error::{Error, Result};
 use super::shared::Shared;
 
@@ -105,7 +106,7 @@ pub(super) async fn run<R: Reconciler>(
 ) -> Result<()> {
     let api: Api<R::Object> = shared.api_all();
     let Objects { store, writer, listed } = objects;
-    let watched = watcher(api, watcher::Config::default())
+    let watched = changes(api, watcher::Config::default())
         .default_backoff()
         .reflect(writer)
         .inspect(move |event| {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use certwave_crds::DeviceCertificate;
 use futures::StreamExt as _;
 use kube::api::Api;
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::changes::changes;
 use super::shared::scoped;
 
 /// Objects in one page of a listing.
@@ -77,7 +78,7 @@ async fn run(api: Api<DeviceCertificate>, mut joining: mpsc::UnboundedReceiver<m
             listeners.push(another);
         }
         let config = watcher::Config::default().page_size(PAGE);
-        let mut events = Box::pin(watch(api.clone(), config).default_backoff());
+        let mut events = Box::pin(changes(api.clone(), config).default_backoff());
         // Until another one joins, for whom all is listed anew.
         joined = loop {
             tokio::select! {

@@ -7,6 +7,7 @@
 mod author;
 mod authority;
 mod broker;
+mod changes;
 mod device;
 mod directory;
 mod drive;

@@ -21,6 +21,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::changes::changes;
 use super::leader::{Candidate, HOLDS, Leadership, LeaseError, REQUEST};
 use super::shared::scoped;
 use crate::gate::Gate;
@@ -98,7 +99,7 @@ impl Shards {
         let (list, listed) = watch::channel(false);
         let mut watching = JoinSet::new();
         watching.spawn(async move {
-            let events = watcher(api, watcher::Config::default())
+            let events = changes(api, watcher::Config::default())
                 .default_backoff()
                 .reflect(writer);
             let mut events = std::pin::pin!(events);
