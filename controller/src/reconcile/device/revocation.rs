@@ -1,6 +1,8 @@
 //! `spec.revocation`: taken over before what else the object declares, so that a permit that was given before is void and one given
 //! with it counts.
 
+use std::sync::Arc;
+
 use certwave_core::model::{Device, Millis, ObjectRef};
 use certwave_core::revocation::{Holder, Reason, Standing};
 use certwave_crds::{DeviceCertificate, RevocationReason};
@@ -102,16 +104,17 @@ impl Intake {
     /// Takes over what the object of a declaration says of its revocation. An object that declares another object's device
     /// revokes nothing.
     pub(super) async fn take_revocation(&mut self, declaration: &Declaration, said: &Said) -> Result<()> {
-        let (ledger, epoch) = (&self.shared.ledger, self.shared.epoch);
+        let shared = Arc::clone(&self.shared);
+        let (ledger, epoch) = (&shared.ledger, shared.epoch);
         let object = &declaration.object;
-        let known = persist(&self.shared, || ledger.device_by_object(object)).await?;
+        let known = persist(&shared, || ledger.device_by_object(object)).await?;
         if known.is_none_or(|device| device.id != declaration.identity) {
             // Its permit comes after the revocation, or that would void it.
             let bare = vec![Declaration {
                 reenrol: None,
                 ..declaration.clone()
             }];
-            let answers = persist(&self.shared, || ledger.declare(epoch, now_ms(), bare.clone())).await?;
+            let answers = persist(&shared, || ledger.declare(epoch, now_ms(), bare.clone())).await?;
             if matches!(
                 answers.first(),
                 None | Some(Declared::Duplicate { .. } | Declared::Elsewhere { .. })
@@ -122,7 +125,7 @@ impl Intake {
         let mut fault = self.declare_revocation(object, said).await?;
         if let (None, Some(wanted)) = (&fault, &said.wanted) {
             let identity = &declaration.identity;
-            let marks = persist(&self.shared, || ledger.marked(identity, MARKS)).await?;
+            let marks = persist(&shared, || ledger.marked(identity, MARKS)).await?;
             fault = another_reason(wanted, &marks);
         }
         let shown = match fault.or_else(|| said.fault.clone()) {
@@ -139,19 +142,12 @@ impl Intake {
         // The projection lives as long as this does.
         let _ = self.show.send(shown).await;
         let _ = self.show.send(Show::Looked(object.clone())).await;
-        let key = Key::of(object);
-        if said.wanted.is_some() {
-            self.revoking.insert(key);
-        } else {
-            self.revoking.remove(&key);
-        }
         Ok(())
     }
 
     /// The same for an object whose fleet is not ready, if the ledger knows its device.
     pub(super) async fn revoke_known(&mut self, object: &ObjectRef, device: &DeviceId, said: &Said) -> Result<()> {
-        let ledger = &self.shared.ledger;
-        let known = persist(&self.shared, || ledger.device_by_object(object)).await?;
+        let known = persist(&self.shared, || self.shared.ledger.device_by_object(object)).await?;
         if known.is_some_and(|known| known.id.device == *device) {
             // What cannot be carried out is told when the fleet is ready.
             self.declare_revocation(object, said).await?;
@@ -171,7 +167,13 @@ impl Intake {
     }
 
     /// Answers what of it cannot be carried out.
-    async fn declare_revocation(&self, object: &ObjectRef, said: &Said) -> Result<Option<Verdict>> {
+    async fn declare_revocation(&mut self, object: &ObjectRef, said: &Said) -> Result<Option<Verdict>> {
+        let key = Key::of(object);
+        if said.wanted.is_some() {
+            self.revoking.insert(key);
+        } else {
+            self.revoking.remove(&key);
+        }
         let (ledger, epoch) = (&self.shared.ledger, self.shared.epoch);
         let answer = persist(&self.shared, || async {
             let answer = ledger

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use certwave_core::model::{Credential, Identity};
 use certwave_core::revocation::{Bar, Reason, Standing};
 use certwave_crds::{
-    CertificateAuthority, CertificateStanding, DeviceCertificate, DeviceCertificateStatus, DeviceState, Fleet,
+    Broker, CertificateAuthority, CertificateStanding, DeviceCertificate, DeviceCertificateStatus, DeviceState, Fleet,
     RevocationReason,
 };
 use certwave_ledger::{CertificateKind, CertificateRecord, CrlRecord, DoorLoad, Ledger, LedgerError, Marked, Write};
@@ -14,7 +14,7 @@ use certwave_protocol::ids::Fingerprint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
-use super::{Place, Running, device_spec, now, until};
+use super::{Place, Running, broker_spec, device_spec, now, until};
 
 pub(super) fn identity(place: &Place, device: &str) -> Identity {
     Identity {
@@ -238,6 +238,29 @@ async fn a_hold_is_released_by_taking_it_out() {
             .is_some_and(|r| r.ledger_at.is_some() && r.certificates.len() == 1)
     );
     assert_eq!(marked(&place, "pump-1").await[0].standing, Standing::Good);
+}
+
+#[tokio::test]
+async fn a_hold_that_begins_while_the_broker_is_not_ready_ends_with_its_declaration_too() {
+    let place = Place::new("revoke").await;
+    place.foundation().await;
+    enrolled(&place, "pump-1").await;
+    let mut broker = broker_spec(&place.namespace);
+    broker["trust"]["issuerRef"]["name"] = json!("not-there-yet");
+    place.apply::<Broker>("mqtt", broker).await;
+    place.ready::<Fleet>("pumps", "BrokerNotReady").await;
+    let ledger = &place.world.running.ledger;
+    let bar = async || {
+        let known = ledger.device(&identity(&place, "pump-1")).await?;
+        anyhow::Ok(known.context("no device")?.bar)
+    };
+    let held = with("pump-1", "revocation", json!({"hold": true}));
+    place.apply::<DeviceCertificate>("pump-1", held).await;
+    until("the hold", async || Ok(bar().await? == Some(Bar::Held))).await;
+    place.apply::<DeviceCertificate>("pump-1", device_spec("pump-1")).await;
+    until("the release", async || Ok(bar().await?.is_none())).await;
+    place.apply::<Broker>("mqtt", broker_spec(&place.namespace)).await;
+    place.ready::<DeviceCertificate>("pump-1", "CertificateValid").await;
 }
 
 #[tokio::test]
