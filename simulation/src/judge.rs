@@ -14,7 +14,7 @@ use crate::os;
 /// A CRL's issuer and partition.
 pub type Scope = (String, String);
 
-/// After so long whoever had not heard of a hold hears of its end only, milliseconds.
+/// After so long in fair weather whoever had not heard of a hold hears of its end only, milliseconds.
 const UNHEARD: i64 = 60_000;
 
 /// How patient the Fleet is, milliseconds.
@@ -58,6 +58,10 @@ struct Inner {
     released: BTreeMap<usize, i64>,
     /// Devices that a person revoked or holds.
     barred: BTreeSet<usize>,
+    /// Those of them that could not enter at some time since.
+    shut_out: BTreeSet<usize>,
+    /// Since when the weather is fair, if it is.
+    fair: Option<i64>,
     peak: usize,
     jobs: usize,
 }
@@ -87,6 +91,7 @@ impl Judge {
         let mut inner = self.lock();
         if barred {
             inner.barred.insert(device);
+            inner.shut_out.remove(&device);
             inner.busy.remove(&device);
         } else {
             inner.barred.remove(&device);
@@ -98,12 +103,18 @@ impl Judge {
         self.lock().released.insert(device, os::elapsed_ms());
     }
 
+    /// Nothing goes wrong any more.
+    pub fn clears_up(&self) {
+        self.lock().fair = Some(os::elapsed_ms());
+    }
+
     /// Whether somebody whom a person has let in again is still on the broker's lists, or may yet come onto them: what was taken back
     /// at once perhaps nobody has heard of.
     pub fn awaits_release(&self) -> bool {
         let mut inner = self.lock();
         let now = os::elapsed_ms();
-        inner.welcome(|released| now - released > UNHEARD);
+        let settled = inner.fair.is_some_and(|fair| now - fair > UNHEARD);
+        inner.welcome(|heard, released| heard || settled && now - released > UNHEARD);
         !inner.released.is_empty()
     }
 
@@ -260,7 +271,7 @@ impl Judge {
     /// Each device must hold a certificate that opens the door, unless a person has barred it.
     fn all_can_enter(&self) {
         let mut inner = self.lock();
-        inner.welcome(|_| true);
+        inner.welcome(|heard, _| heard);
         let all = inner.held.keys().filter(|device| !inner.barred.contains(device));
         let shut_out: Vec<usize> = all.copied().filter(|device| !inner.can_enter(*device)).collect();
         drop(inner);
@@ -272,12 +283,19 @@ impl Judge {
 }
 
 impl Inner {
-    /// Whoever was released is like any other once it can enter, if `due` says so of when it was released.
-    fn welcome(&mut self, due: impl Fn(i64) -> bool) {
-        let released = self.released.iter().filter(|(_, at)| due(**at));
-        let free = released
-            .map(|(device, _)| *device)
-            .filter(|device| self.can_enter(*device));
+    /// Whoever was released is like any other once it can enter, if `due` says so of whether the broker had heard that it was barred, and of
+    /// when it was released.
+    fn welcome(&mut self, due: impl Fn(bool, i64) -> bool) {
+        let shut: Vec<usize> = self
+            .barred
+            .iter()
+            .copied()
+            .filter(|device| !self.can_enter(*device))
+            .collect();
+        self.shut_out.extend(shut);
+        let released = self.released.iter();
+        let due = released.filter(|(device, at)| due(self.shut_out.contains(device), **at));
+        let free = due.map(|(device, _)| *device).filter(|device| self.can_enter(*device));
         for device in free.collect::<Vec<_>>() {
             self.released.remove(&device);
             self.barred.remove(&device);

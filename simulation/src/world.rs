@@ -268,6 +268,7 @@ impl World {
     pub fn clear_up(&self) -> anyhow::Result<()> {
         self.ground.history.say("the weather clears up");
         self.ground.weather.clear_up();
+        self.ground.judge.clears_up();
         self.ground
             .api
             .misbehave(|faults| (faults.refuse, faults.stale) = (0, 0));
