@@ -344,6 +344,8 @@ pub trait Ledger: Send + Sync + 'static {
     async fn expiring_members(&self, uid: &str, before_s: i64, limit: u32) -> Result<Vec<Identity>>;
     /// How the members of each wave stand. Costs nothing per member but those in flight and those that wait for another job.
     async fn wave_counts(&self, uid: &str) -> Result<Vec<WaveCounts>>;
+    /// The same, but for planned members that wait for another job, which are `planned` here: costs the same however many those are.
+    async fn wave_tallies(&self, uid: &str) -> Result<Vec<WaveCounts>>;
     /// Rotations that have not ended: uid, object, and the broker of their devices; none where they have no devices.
     async fn open_rotations(&self) -> Result<Vec<(String, ObjectRef, Option<BrokerId>)>>;
     /// The Rotation of a fleet that ended last.

@@ -81,6 +81,8 @@ pub struct MemberQuery {
     pub override_before_s: Option<i64>,
     /// Groups of which nobody is wanted.
     pub full_groups: Vec<String>,
+    /// Wave and ordinal: members before this place in the order are left out.
+    pub from: (u32, u32),
     /// At most so many.
     pub limit: u32,
 }

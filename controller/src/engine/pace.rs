@@ -1,12 +1,16 @@
-//! What rounds remember of each fleet: what was sent in the last minute, and what was told.
+//! What rounds remember of each fleet: what was sent in the last minute, what was told, and who is first in line.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use certwave_core::model::Millis;
 use certwave_core::rollout::admit::{Rate, Steady};
 use certwave_ledger::FleetKey;
+
+/// The whole line of members is looked at again after this long, and after so many times as long as that took.
+const AGAIN: Duration = Duration::from_secs(2);
+const AT_MOST_ONE_OF: u32 = 20;
 
 /// Jobs sent in the last minute, by fleet.
 pub(super) struct Pace {
@@ -14,6 +18,19 @@ pub(super) struct Pace {
     rates: Mutex<HashMap<FleetKey, Rate>>,
     /// The stillness of each fleet's Rotation that was told last.
     still: Mutex<HashMap<FleetKey, Still>>,
+    /// The first in line of each fleet's Rotation.
+    lines: Mutex<HashMap<FleetKey, Line>>,
+}
+
+/// Of whom somebody may start: the Rotation, its wave, and the windows that are open.
+pub(super) type Wanted = (String, u32, u64);
+
+struct Line {
+    wanted: Wanted,
+    /// Wave and ordinal.
+    first: (u32, u32),
+    /// When the whole of it is to be looked at again.
+    again: Steady,
 }
 
 /// Nobody of the waves begun is in line or in flight: the Rotation, its wave, and when the last device of them changed.
@@ -25,6 +42,7 @@ impl Default for Pace {
             began: Instant::now(),
             rates: Mutex::default(),
             still: Mutex::default(),
+            lines: Mutex::default(),
         }
     }
 }
@@ -53,11 +71,56 @@ impl Pace {
         told.insert(fleet.clone(), still.clone()) != Some(still)
     }
 
+    /// Where in the order the first member stood that might start, if that was found out not long ago.
+    pub(super) fn first(&self, fleet: &FleetKey, wanted: &Wanted) -> Option<(u32, u32)> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = lines.get(fleet)?;
+        (line.wanted == *wanted && self.now() < line.again).then_some(line.first)
+    }
+
+    /// The first that may start stands here. `took` says how long it took to find out where the whole line was looked at.
+    pub(super) fn found(&self, fleet: &FleetKey, wanted: Wanted, first: (u32, u32), took: Option<Duration>) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(took) = took {
+            let again = Steady::from(self.began.elapsed() + AGAIN.max(took * AT_MOST_ONE_OF));
+            lines.insert(fleet.clone(), Line { wanted, first, again });
+        } else if let Some(line) = lines.get_mut(fleet) {
+            line.first = first;
+        }
+    }
+
     fn now(&self) -> Steady {
         Steady::from(self.began.elapsed())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<FleetKey, Rate>> {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_line_is_looked_at_again_after_a_while_that_grows_with_what_it_takes() {
+        let fleet = FleetKey {
+            namespace: "plant".to_owned(),
+            name: "pumps".to_owned(),
+        };
+        let of = |wave| ("r".to_owned(), wave, u64::MAX);
+        let mut pace = Pace::default();
+        assert_eq!(pace.first(&fleet, &of(0)), None);
+        pace.found(&fleet, of(0), (0, 7), Some(Duration::ZERO));
+        assert_eq!(pace.first(&fleet, &of(0)), Some((0, 7)));
+        assert_eq!(pace.first(&fleet, &of(1)), None, "other members may be wanted now");
+        pace.found(&fleet, of(0), (0, 9), None);
+        assert_eq!(pace.first(&fleet, &of(0)), Some((0, 9)));
+        let passes = |pace: &mut Pace, time| pace.began = pace.began.checked_sub(time).unwrap_or(pace.began);
+        passes(&mut pace, AGAIN);
+        assert_eq!(pace.first(&fleet, &of(0)), None, "who is before may be free by now");
+        pace.found(&fleet, of(0), (0, 9), Some(AGAIN));
+        passes(&mut pace, AGAIN * AT_MOST_ONE_OF / 2);
+        assert_eq!(pace.first(&fleet, &of(0)), Some((0, 9)));
     }
 }

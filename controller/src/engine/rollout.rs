@@ -2,6 +2,7 @@
 //! come back after it, by the Fleet's.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use certwave_core::due::{self, Target};
 use certwave_core::model::{Device, Identity, JobKind, Millis};
@@ -21,6 +22,8 @@ use crate::registry::{FleetEntry, RotationEntry};
 
 /// Members looked at in one go.
 const BATCH: u32 = 256;
+/// A place in the order of members that none stands at.
+const BEHIND_ALL: (u32, u32) = (u32::MAX, 0);
 /// The time that a rate is counted over.
 const MINUTE: Millis = 60_000;
 /// Waiting devices that one sweep looks at, the longest waiting first.
@@ -154,7 +157,8 @@ impl Engine {
         let calendar = rotation.map_or(&fleet.calendar, |r| &r.calendar);
         let (mut succeeded, mut breached, mut vanished, mut groups) = (0, false, false, BTreeMap::new());
         if let Some(rotation) = rotation {
-            let waves = self.ledger.wave_counts(&rotation.uid).await?;
+            // Who of the planned waits for something else only tells when a wave is done: the judge counts those.
+            let waves = self.ledger.wave_tallies(&rotation.uid).await?;
             succeeded = waves.iter().map(WaveCounts::proven).sum();
             vanished = waves.iter().any(|wave| wave.vanished() > 0);
             breached = judge::breached(strategy, &rotation.plan, &rotation.run, &waves).is_some();
@@ -224,15 +228,7 @@ impl Engine {
         if round.breached || round.left() == 0 {
             return Ok(());
         }
-        let query = MemberQuery {
-            now: now(),
-            through_wave: round.doors.through_wave,
-            windows: round.doors.open,
-            override_before_s: round.doors.override_before,
-            full_groups: round.full_groups(),
-            limit: BATCH,
-        };
-        let members = self.ledger.waiting_members(&rotation.uid, &query).await?;
+        let members = self.next_members(round, rotation).await?;
         let mut chosen = Vec::new();
         for member in &members {
             if !self.registry.presence.online(&member.identity) {
@@ -248,6 +244,35 @@ impl Engine {
         let sent = self.start(chosen, &Want::Closer(&target), &rotation.uid).await;
         self.sent(&round.fleet.key, sent);
         Ok(())
+    }
+
+    /// Members that may start, in their order. Many may stand before the first of them, waiting for other jobs: these are gone past
+    /// now and then, not in each round.
+    async fn next_members(&self, round: &Round<'_>, rotation: &RotationEntry) -> Result<Vec<Member>, LedgerError> {
+        let (fleet, doors) = (&round.fleet.key, &round.doors);
+        let full_groups = round.full_groups();
+        // Those of a full group are gone past as well, and are back as soon as it is not.
+        let wanted = full_groups
+            .is_empty()
+            .then(|| (rotation.uid.clone(), doors.through_wave, doors.open));
+        let from = wanted.as_ref().and_then(|wanted| self.pace.first(fleet, wanted));
+        let query = MemberQuery {
+            now: now(),
+            through_wave: doors.through_wave,
+            windows: doors.open,
+            override_before_s: doors.override_before,
+            full_groups,
+            from: from.unwrap_or_default(),
+            limit: BATCH,
+        };
+        let began = Instant::now();
+        let members = self.ledger.waiting_members(&rotation.uid, &query).await?;
+        let first = members.first().map(|member| (member.wave, member.ordinal));
+        if let Some(wanted) = wanted {
+            let took = from.is_none().then(|| began.elapsed());
+            self.pace.found(fleet, wanted, first.unwrap_or(BEHIND_ALL), took);
+        }
+        Ok(members)
     }
 
     /// Devices that timed out and are back.

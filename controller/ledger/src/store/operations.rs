@@ -524,6 +524,11 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
         self.read(move |db| tally::waves(db, &uid)).await
     }
 
+    async fn wave_tallies(&self, uid: &str) -> Result<Vec<WaveCounts>> {
+        let uid = uid.to_owned();
+        self.read(move |db| tally::tallies(db, &uid)).await
+    }
+
     async fn open_rotations(&self) -> Result<Vec<(String, ObjectRef, Option<BrokerId>)>> {
         self.read(rotation::open).await
     }

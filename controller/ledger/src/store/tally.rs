@@ -33,6 +33,19 @@ const ELSEWHERE: &str = "WITH waits AS NOT MATERIALIZED (SELECT id, job_rotation
 
 /// How the members of each wave stand.
 pub(super) fn waves(db: &Connection, uid: &str) -> Result<Vec<WaveCounts>> {
+    let mut waves = tallies(db, uid)?;
+    // Those that another job waits for are offline as well: their turn does not come before that has ended.
+    if waves.iter().any(|wave| wave.planned > 0) {
+        each(db, ELSEWHERE, uid, &mut waves, |wave, n| {
+            wave.planned -= n;
+            wave.offline += n;
+        })?;
+    }
+    Ok(waves)
+}
+
+/// The same, whatever else planned members wait for.
+pub(super) fn tallies(db: &Connection, uid: &str) -> Result<Vec<WaveCounts>> {
     let mut find =
         db.prepare_cached("SELECT id, coalesce(json_array_length(plan, '$.waves'), 1) FROM rotations WHERE uid = ?1")?;
     let found = find.query_row([uid], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
@@ -55,13 +68,6 @@ pub(super) fn waves(db: &Connection, uid: &str) -> Result<Vec<WaveCounts>> {
     if waves.iter().any(|wave| wave.reverting > 0) {
         each(db, AWAY, uid, &mut waves, |wave, n| {
             wave.reverting -= n;
-            wave.offline += n;
-        })?;
-    }
-    // Those that another job waits for are offline as well: their turn does not come before that has ended.
-    if waves.iter().any(|wave| wave.planned > 0) {
-        each(db, ELSEWHERE, uid, &mut waves, |wave, n| {
-            wave.planned -= n;
             wave.offline += n;
         })?;
     }

@@ -38,16 +38,17 @@ pub(super) fn members(db: &Connection, uid: &str, q: &MemberQuery) -> Result<Vec
 /// Those with an open window.
 fn wanted(db: &Connection, rotation: i64, q: &MemberQuery) -> Result<Vec<Member>> {
     let full = to_json(&q.full_groups)?;
-    let windows = q.windows.cast_signed();
+    let (windows, (wave, ordinal)) = (q.windows.cast_signed(), q.from);
     let near = query(
         db,
         q,
         "(SELECT device, wave, ordinal, bucket, outcome FROM members
-             WHERE rotation = ?4 AND outcome = 'Planned' AND wave <= ?5 ORDER BY wave, ordinal LIMIT ?6) m
+             WHERE rotation = ?4 AND outcome = 'Planned' AND wave <= ?5 AND (wave, ordinal) >= (?9, ?10)
+             ORDER BY wave, ordinal LIMIT ?6) m
          CROSS JOIN buckets b ON b.id = m.bucket CROSS JOIN devices d ON d.id = m.device",
         "(CAST(?7 AS BIGINT) = -1 OR b.windows & ?7 <> 0) AND b.grp NOT IN (SELECT value FROM json_each(?8))
              ORDER BY m.wave, m.ordinal",
-        &[&rotation, &q.through_wave, &NEAR, &windows, &full],
+        &[&rotation, &q.through_wave, &NEAR, &windows, &full, &wave, &ordinal],
     )?;
     if near.len() >= q.limit as usize {
         return Ok(near);
@@ -64,21 +65,21 @@ fn wanted(db: &Connection, rotation: i64, q: &MemberQuery) -> Result<Vec<Member>
             db,
             q,
             ONE_BY_ONE,
-            "m.rotation = ?4 AND m.outcome = 'Planned' AND m.wave <= ?5
+            "m.rotation = ?4 AND m.outcome = 'Planned' AND m.wave <= ?5 AND (m.wave, m.ordinal) >= (?7, ?8)
                  AND m.bucket NOT IN (SELECT CAST(value AS BIGINT) FROM json_each(?6))
              ORDER BY m.wave, m.ordinal",
-            &[&rotation, &q.through_wave, &to_json(&closed)?],
+            &[&rotation, &q.through_wave, &to_json(&closed)?, &wave, &ordinal],
         );
     }
     let mut found = Vec::new();
-    for wave in open.chunk_by(|a, b| a.wave == b.wave) {
-        for bucket in wave {
+    for served in open.chunk_by(|a, b| a.wave == b.wave) {
+        for bucket in served {
             found.extend(query(
                 db,
                 q,
                 ONE_BY_ONE,
-                "m.bucket = ?4 AND m.outcome = 'Planned' ORDER BY m.ordinal",
-                &[&bucket.id],
+                "m.bucket = ?4 AND m.outcome = 'Planned' AND (m.wave, m.ordinal) >= (?5, ?6) ORDER BY m.ordinal",
+                &[&bucket.id, &wave, &ordinal],
             )?);
         }
         if found.len() >= q.limit as usize {
@@ -97,8 +98,16 @@ fn urgent(db: &Connection, rotation: i64, q: &MemberQuery, before: i64) -> Resul
          CROSS JOIN buckets b ON b.id = m.bucket",
         "d.fleet = (SELECT fleet FROM rotations WHERE id = ?4) AND d.not_after < ?5
              AND m.outcome = 'Planned' AND m.wave <= ?6 AND b.grp NOT IN (SELECT value FROM json_each(?7))
+             AND (m.wave, m.ordinal) >= (?8, ?9)
          ORDER BY m.wave, m.ordinal",
-        &[&rotation, &before, &q.through_wave, &to_json(&q.full_groups)?],
+        &[
+            &rotation,
+            &before,
+            &q.through_wave,
+            &to_json(&q.full_groups)?,
+            &q.from.0,
+            &q.from.1,
+        ],
     )
 }
 

@@ -150,9 +150,10 @@ async fn round(ledger: &SqliteLedger) {
         windows: u64::MAX,
         override_before_s: None,
         full_groups: Vec::new(),
+        from: (0, 0),
         limit: 200,
     };
-    ledger.wave_counts("r").await.unwrap();
+    ledger.wave_tallies("r").await.unwrap();
     ledger.in_flight(&fleet("pumps")).await.unwrap();
     ledger.groups_in_use("r").await.unwrap();
     ledger.waiting_members("r", &query).await.unwrap();
@@ -257,6 +258,7 @@ async fn how_fast_is_a_staged_rotation() {
             windows,
             override_before_s: Some(NOW_S + 3 * DAY_S),
             full_groups: full,
+            from: (0, 0),
             limit: 50,
         };
         let began = Instant::now();

@@ -60,6 +60,7 @@ async fn a_ledger_of_before_staged_rotation_goes_on_with_its_rotations() {
         windows: 1,
         override_before_s: None,
         full_groups: Vec::new(),
+        from: (0, 0),
         limit: 9,
     };
     let waiting = ledger.waiting_members("r", &anybody).await.unwrap();

@@ -114,6 +114,12 @@ pub(crate) async fn who_is_busy_elsewhere_keeps_no_rotation_from_ending(ledger: 
         ..WaveCounts::default()
     };
     assert_eq!(counts(&*ledger, 0).await, expected);
+    let tallied = WaveCounts {
+        planned: 3,
+        offline: 0,
+        ..expected
+    };
+    assert_eq!(ledger.wave_tallies("r").await.unwrap()[0], tallied);
     // A permit lets this one enrol in the middle of its job.
     change(&*ledger, epoch, 1, |d| d.job = Some(job(8, JobState::Issued))).await;
     let expected = WaveCounts {

@@ -53,6 +53,7 @@ pub(crate) fn anybody(now: i64) -> MemberQuery {
         windows: u64::MAX,
         override_before_s: None,
         full_groups: Vec::new(),
+        from: (0, 0),
         limit: 100,
     }
 }
@@ -206,8 +207,11 @@ pub(crate) async fn waiting_members_come_in_order_within_waves_windows_and_group
         how(&mut query);
         query
     };
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 11] = [
         (&|q| q.limit = 2, &[0, 1]),
+        (&|q| (q.from, q.limit) = ((0, 2), 2), &[2, 3]),
+        (&|q| (q.from, q.windows) = ((1, 4), 3), &[4, 5]),
+        (&|q| q.from = (1, 6), &[]),
         (&|q| q.through_wave = 0, &[0, 1, 2]),
         (
             &|q| q.full_groups = vec!["odd".to_owned(), "other".to_owned()],
@@ -282,23 +286,28 @@ pub(crate) async fn waiting_members_are_found_behind_any_number_that_may_not_sta
     let big_full = vec!["site-0".to_owned(), "site-1".to_owned()];
     let all_full: Vec<_> = (0..300).map(|s| format!("site-{s}")).collect();
     for full in [Vec::new(), many_full, big_full, vec!["site-0".to_owned()], all_full] {
-        for (windows, through_wave, limit) in [
-            (u64::MAX, 1, 20),
-            (1, 1, 20),
-            (6, 0, 400),
-            (4, 1, 2),
-            (u64::MAX, 0, 700),
+        for (windows, through_wave, limit, from) in [
+            (u64::MAX, 1, 20, (0, 0)),
+            (1, 1, 20, (0, 0)),
+            (1, 1, 20, (0, 1801)),
+            (6, 0, 400, (0, 0)),
+            (4, 1, 2, (0, 0)),
+            (4, 1, 2, (1, 2002)),
+            (u64::MAX, 0, 700, (0, 0)),
+            (u64::MAX, 1, 700, (0, 1990)),
         ] {
             let query = MemberQuery {
                 windows,
                 through_wave,
                 limit,
                 full_groups: full.clone(),
+                from,
                 ..anybody(NOW)
             };
             let expected: Vec<_> = members
                 .iter()
                 .filter(|m| m.windows & windows != 0 && m.wave <= through_wave && !full.contains(&m.group))
+                .filter(|m| (m.wave, m.ordinal) >= from)
                 .map(|m| m.ordinal)
                 .filter(|n| *n != 1705)
                 .take(limit as usize)

@@ -13,13 +13,20 @@ pub(super) async fn compare(ledger: &dyn Ledger, model: &Model) {
     }
     assert_eq!(ledger.wave_counts("r").await.unwrap(), model.counts());
     assert_eq!(ledger.groups_in_use("r").await.unwrap(), model.groups_in_use());
-    for (windows, wave, full) in [(u64::MAX, 9, "a"), (1, 9, "none"), (2, 1, "b"), (0, 9, "none")] {
+    for (windows, wave, full, from) in [
+        (u64::MAX, 9, "a", (0, 0)),
+        (u64::MAX, 9, "none", (1, 2)),
+        (1, 9, "none", (0, 1)),
+        (2, 1, "b", (0, 0)),
+        (0, 9, "none", (1, 0)),
+    ] {
         let query = MemberQuery {
             now: model.now,
             through_wave: wave,
             windows,
             override_before_s: Some(model.now / 1000 + 2 * DAY_S),
             full_groups: vec![full.to_owned()],
+            from,
             limit: 4,
         };
         assert_eq!(

@@ -312,6 +312,7 @@ impl Model {
             })
             .filter_map(|n| self.member(n))
             .filter(|m| m.outcome == MemberOutcome::Planned && m.wave <= q.through_wave)
+            .filter(|m| (m.wave, m.ordinal) >= q.from)
             .filter(|m| !q.full_groups.contains(&m.group))
             .filter(|m| {
                 let near = q.override_before_s.is_some_and(|before| m.not_after < before);
