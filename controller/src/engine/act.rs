@@ -139,6 +139,7 @@ impl Engine {
         if !state.ended() {
             return;
         }
+        self.pace.freed(&FleetKey::of(device), job.rotation.as_deref());
         let code = job.code.map_or("none", |c| c.as_str());
         let ended = &self.metrics.fleets.jobs_ended;
         ended

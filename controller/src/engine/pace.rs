@@ -8,9 +8,12 @@ use certwave_core::model::Millis;
 use certwave_core::rollout::admit::{Rate, Steady};
 use certwave_ledger::FleetKey;
 
-/// The whole line of members is looked at again after this long, and after so many times as long as that took.
-const AGAIN: Duration = Duration::from_secs(2);
+/// A line of members that is gone past so fast is gone past each time.
+const SHORT: Duration = Duration::from_millis(10);
+/// The whole of a long one is looked at again after so many times as long as that took, within these bounds.
 const AT_MOST_ONE_OF: u32 = 20;
+const SOONEST: Duration = Duration::from_secs(2);
+const LATEST: Duration = Duration::from_secs(30);
 
 /// Jobs sent in the last minute, by fleet.
 pub(super) struct Pace {
@@ -22,8 +25,18 @@ pub(super) struct Pace {
     lines: Mutex<HashMap<FleetKey, Line>>,
 }
 
-/// Of whom somebody may start: the Rotation, its wave, and the windows that are open.
-pub(super) type Wanted = (String, u32, u64);
+/// Of whom somebody may start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// The Rotation's uid.
+    pub(super) rotation: String,
+    /// Its wave.
+    pub(super) through_wave: u32,
+    /// The windows that are open.
+    pub(super) windows: u64,
+    /// Groups of which nobody is.
+    pub(super) full_groups: Vec<String>,
+}
 
 struct Line {
     wanted: Wanted,
@@ -82,10 +95,25 @@ impl Pace {
     pub(super) fn found(&self, fleet: &FleetKey, wanted: Wanted, first: (u32, u32), took: Option<Duration>) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(took) = took {
-            let again = Steady::from(self.began.elapsed() + AGAIN.max(took * AT_MOST_ONE_OF));
-            lines.insert(fleet.clone(), Line { wanted, first, again });
+            lines.remove(fleet);
+            if took >= SHORT {
+                let again = took.saturating_mul(AT_MOST_ONE_OF).clamp(SOONEST, LATEST);
+                let again = Steady::from(self.began.elapsed() + again);
+                lines.insert(fleet.clone(), Line { wanted, first, again });
+            }
         } else if let Some(line) = lines.get_mut(fleet) {
             line.first = first;
+        }
+    }
+
+    /// A job has ended: whoever waited for another one than this Rotation's may start, while it is still there.
+    pub(super) fn freed(&self, fleet: &FleetKey, rotation: Option<&str>) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines
+            .get(fleet)
+            .is_some_and(|line| Some(line.wanted.rotation.as_str()) != rotation)
+        {
+            lines.remove(fleet);
         }
     }
 
@@ -108,19 +136,38 @@ mod tests {
             namespace: "plant".to_owned(),
             name: "pumps".to_owned(),
         };
-        let of = |wave| ("r".to_owned(), wave, u64::MAX);
+        let of = |through_wave| Wanted {
+            rotation: "r".to_owned(),
+            through_wave,
+            windows: u64::MAX,
+            full_groups: Vec::new(),
+        };
         let mut pace = Pace::default();
         assert_eq!(pace.first(&fleet, &of(0)), None);
         pace.found(&fleet, of(0), (0, 7), Some(Duration::ZERO));
+        assert_eq!(pace.first(&fleet, &of(0)), None, "it costs nothing to look");
+        pace.found(&fleet, of(0), (0, 7), Some(SHORT));
         assert_eq!(pace.first(&fleet, &of(0)), Some((0, 7)));
         assert_eq!(pace.first(&fleet, &of(1)), None, "other members may be wanted now");
         pace.found(&fleet, of(0), (0, 9), None);
         assert_eq!(pace.first(&fleet, &of(0)), Some((0, 9)));
         let passes = |pace: &mut Pace, time| pace.began = pace.began.checked_sub(time).unwrap_or(pace.began);
-        passes(&mut pace, AGAIN);
+        passes(&mut pace, SOONEST);
         assert_eq!(pace.first(&fleet, &of(0)), None, "who is before may be free by now");
-        pace.found(&fleet, of(0), (0, 9), Some(AGAIN));
-        passes(&mut pace, AGAIN * AT_MOST_ONE_OF / 2);
+        let second = Duration::from_secs(1);
+        pace.found(&fleet, of(0), (0, 9), Some(second));
+        passes(&mut pace, second * AT_MOST_ONE_OF / 2);
         assert_eq!(pace.first(&fleet, &of(0)), Some((0, 9)));
+        pace.freed(&fleet, Some("r"));
+        assert_eq!(
+            pace.first(&fleet, &of(0)),
+            Some((0, 9)),
+            "its own members are behind the place"
+        );
+        pace.freed(&fleet, Some("before"));
+        assert_eq!(pace.first(&fleet, &of(0)), None);
+        pace.found(&fleet, of(0), (0, 9), Some(Duration::MAX));
+        passes(&mut pace, LATEST);
+        assert_eq!(pace.first(&fleet, &of(0)), None);
     }
 }

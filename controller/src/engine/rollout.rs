@@ -15,7 +15,7 @@ use certwave_core::step::Event;
 use certwave_ledger::{FleetKey, LedgerError, Member, MemberOutcome, MemberQuery, RotationOutcome};
 
 use super::Engine;
-use super::pace::Still;
+use super::pace::{Still, Wanted};
 use super::schedule::Want;
 use crate::clock::now;
 use crate::registry::{FleetEntry, RotationEntry};
@@ -250,28 +250,27 @@ impl Engine {
     /// now and then, not in each round.
     async fn next_members(&self, round: &Round<'_>, rotation: &RotationEntry) -> Result<Vec<Member>, LedgerError> {
         let (fleet, doors) = (&round.fleet.key, &round.doors);
-        let full_groups = round.full_groups();
-        // Those of a full group are gone past as well, and are back as soon as it is not.
-        let wanted = full_groups
-            .is_empty()
-            .then(|| (rotation.uid.clone(), doors.through_wave, doors.open));
-        let from = wanted.as_ref().and_then(|wanted| self.pace.first(fleet, wanted));
-        let query = MemberQuery {
-            now: now(),
+        let wanted = Wanted {
+            rotation: rotation.uid.clone(),
             through_wave: doors.through_wave,
             windows: doors.open,
+            full_groups: round.full_groups(),
+        };
+        let from = self.pace.first(fleet, &wanted);
+        let query = MemberQuery {
+            now: now(),
+            through_wave: wanted.through_wave,
+            windows: wanted.windows,
             override_before_s: doors.override_before,
-            full_groups,
+            full_groups: wanted.full_groups.clone(),
             from: from.unwrap_or_default(),
             limit: BATCH,
         };
         let began = Instant::now();
         let members = self.ledger.waiting_members(&rotation.uid, &query).await?;
         let first = members.first().map(|member| (member.wave, member.ordinal));
-        if let Some(wanted) = wanted {
-            let took = from.is_none().then(|| began.elapsed());
-            self.pace.found(fleet, wanted, first.unwrap_or(BEHIND_ALL), took);
-        }
+        let took = from.is_none().then(|| began.elapsed());
+        self.pace.found(fleet, wanted, first.unwrap_or(BEHIND_ALL), took);
         Ok(members)
     }
 

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use tokio::sync::watch;
 
-use super::changes::changes;
+use super::changes::{changes, reflected};
 use super::error::{Error, Result};
 use super::shared::Shared;
 
@@ -106,15 +106,20 @@ pub(super) async fn run<R: Reconciler>(
 ) -> Result<()> {
     let api: Api<R::Object> = shared.api_all();
     let Objects { store, writer, listed } = objects;
-    let watched = changes(api, watcher::Config::default())
-        .default_backoff()
-        .reflect(writer)
-        .inspect(move |event| {
-            if matches!(event, Ok(watcher::Event::InitDone)) {
-                listed.send_replace(true);
-            }
-        })
-        .touched_objects();
+    // By way of the queue, where it is noticed when there is such an object again.
+    let (unforgotten, to_forget) = mpsc::unbounded::<(Name, Duration)>();
+    let watched = changes(api, watcher::Config::default()).default_backoff();
+    let gone = unforgotten.clone();
+    let watched = reflected(watched, writer, store.clone(), move |object| {
+        // The other end lives as long as `results`.
+        let _ = gone.unbounded_send((object, Duration::ZERO));
+    })
+    .inspect(move |event| {
+        if matches!(event, Ok(watcher::Event::InitDone)) {
+            listed.send_replace(true);
+        }
+    })
+    .touched_objects();
     let own = controller::trigger_self(watched, ());
     let others = {
         let store = store.clone();
@@ -130,8 +135,6 @@ pub(super) async fn run<R: Reconciler>(
             futures::stream::iter(objects.into_iter().map(|object| Ok(object.into())))
         })
     };
-    // By way of the queue, where it is noticed when there is such an object again.
-    let (unforgotten, to_forget) = mpsc::unbounded::<(Name, Duration)>();
     let to_forget = to_forget.map(|(gone, wait)| async move {
         tokio::time::sleep(wait).await;
         Ok(ObjectRef::new(&gone.name).within(&gone.namespace).into())

@@ -1,5 +1,6 @@
 //! Whose turn it is.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use crate::sql::{Connection, ToSql, params};
@@ -74,12 +75,17 @@ fn wanted(db: &Connection, rotation: i64, q: &MemberQuery) -> Result<Vec<Member>
     let mut found = Vec::new();
     for served in open.chunk_by(|a, b| a.wave == b.wave) {
         for bucket in served {
+            let first = match bucket.wave.cmp(&wave) {
+                Ordering::Less => continue,
+                Ordering::Equal => ordinal,
+                Ordering::Greater => 0,
+            };
             found.extend(query(
                 db,
                 q,
                 ONE_BY_ONE,
-                "m.bucket = ?4 AND m.outcome = 'Planned' AND (m.wave, m.ordinal) >= (?5, ?6) ORDER BY m.ordinal",
-                &[&bucket.id, &wave, &ordinal],
+                "m.bucket = ?4 AND m.outcome = 'Planned' AND m.ordinal >= ?5 ORDER BY m.ordinal",
+                &[&bucket.id, &first],
             )?);
         }
         if found.len() >= q.limit as usize {

@@ -173,6 +173,13 @@ impl Intake {
             self.revoking.insert(key);
         } else {
             self.revoking.remove(&key);
+            // What is not asked for any more cannot be at fault. The projection lives as long as this does.
+            let object = object.clone();
+            let settled = Show::Settled {
+                object,
+                kind: REVOCATION_FAULT,
+            };
+            let _ = self.show.send(settled).await;
         }
         let (ledger, epoch) = (&self.shared.ledger, self.shared.epoch);
         let answer = persist(&self.shared, || async {
