@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server that listens on loopback and on a Unix socket in its directory; it trusts whoever comes. It is killed on drop, and
-/// by the kernel when this process ends.
+/// by the kernel when this process ends; its directory goes with it.
 #[derive(Debug)]
 pub struct Postgres {
     dir: TempDir,
@@ -24,6 +24,8 @@ pub struct Postgres {
     settings: Vec<String>,
     child: Option<Child>,
     databases: AtomicU32,
+    /// Ends, and clears up, when this process does: whatever lives in a `static` is never dropped.
+    _janitor: Child,
 }
 
 impl Postgres {
@@ -37,6 +39,7 @@ impl Postgres {
             chown(dir.path(), Some(user), Some(group))?;
         }
         let mut server = Self {
+            _janitor: janitor(dir.path())?,
             dir,
             port,
             settings: settings.iter().map(|&s| s.to_owned()).collect(),
@@ -236,6 +239,20 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         let _ = self.kill();
     }
+}
+
+/// Removes a directory once this process has ended, however it ends: nobody writes to its standard input any more then. The server
+/// may take a moment longer.
+fn janitor(dir: &Path) -> Result<Child> {
+    let script = r#"cat; for _ in 1 2 3 4 5 6 7 8 9; do rm -rf -- "$0" && exit; sleep 1; done"#;
+    let janitor = Command::new("sh")
+        .args(["-c", script])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    janitor.context("run sh")
 }
 
 /// How many processes there are whose parent was the server, or that have a file of its cluster open as their directory.

@@ -152,8 +152,8 @@ mod tests {
 
     #[tokio::test]
     async fn another_leaders_epoch_ends_the_engine_and_closes_its_mouth() {
-        let path = std::env::temp_dir().join(format!("certwave-{}.sqlite", uuid::Uuid::new_v4()));
-        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&path).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&dir.path().join("ledger.sqlite")).unwrap());
         let broker: BrokerId = "main".parse().unwrap();
         let part = certwave_ledger::Part::Broker(broker.clone());
         let epoch = ledger.begin_term(&part, "old", now()).await.unwrap();
@@ -176,6 +176,5 @@ mod tests {
         let ended = tokio::time::timeout(Duration::from_secs(20), running).await.unwrap();
         assert!(matches!(ended.unwrap(), Err(EngineError::Deposed)));
         assert!(!gate.is_open());
-        std::fs::remove_file(path).unwrap();
     }
 }

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::io::Read as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -16,6 +15,7 @@ use certwave_pki::{
     CaProfile, CertificateAuthority, CsrPolicy, KeyAlgorithm, LeafTemplate, PrivateKey, Publication, partition_of,
 };
 use certwave_protocol::ids::Fingerprint;
+use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 use super::*;
@@ -30,7 +30,7 @@ struct Press {
     ledger: Arc<dyn Ledger>,
     publisher: Arc<Publisher>,
     issuer: IssuerEntry,
-    file: PathBuf,
+    _dir: TempDir,
 }
 
 fn publisher(ledger: &Arc<dyn Ledger>, epoch: Epoch) -> Arc<Publisher> {
@@ -38,18 +38,10 @@ fn publisher(ledger: &Arc<dyn Ledger>, epoch: Epoch) -> Arc<Publisher> {
     Publisher::new(Arc::clone(ledger), epoch, Arc::default(), metrics)
 }
 
-impl Drop for Press {
-    fn drop(&mut self) {
-        for suffix in ["", "-wal", "-shm", "-lock"] {
-            let _ = std::fs::remove_file(format!("{}{suffix}", self.file.display()));
-        }
-    }
-}
-
 impl Press {
     async fn new(complete_every: Option<i64>) -> Self {
-        let file = std::env::temp_dir().join(format!("certwave-{}.sqlite", uuid::Uuid::new_v4()));
-        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&file).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&dir.path().join("ledger.sqlite")).unwrap());
         let epoch = ledger.take_epoch("test", now()).await.unwrap();
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
         let ca = CertificateAuthority::self_signed(key, &CaProfile::named("Plant"), now() / 1000).unwrap();
@@ -71,7 +63,7 @@ impl Press {
             ledger,
             publisher,
             issuer,
-            file,
+            _dir: dir,
         }
     }
 

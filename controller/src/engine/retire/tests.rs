@@ -1,7 +1,6 @@
 //! A retirement through ledger and engine, with a door that says what the test wants.
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,6 +14,7 @@ use certwave_ledger::{
 };
 use certwave_protocol::ids::JobId;
 use certwave_protocol::message::Online;
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::super::act::With;
@@ -68,13 +68,7 @@ impl Door for Reports {
 struct World {
     engine: Arc<Engine>,
     id: Identity,
-    file: PathBuf,
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.file);
-    }
+    _dir: TempDir,
 }
 
 fn fleet() -> FleetKey {
@@ -140,8 +134,8 @@ fn rotation() -> RotationRecord {
 impl World {
     /// The job that brought the second certificate is confirmed, the device is connected.
     async fn new() -> Self {
-        let file = std::env::temp_dir().join(format!("certwave-{}.sqlite", uuid::Uuid::new_v4()));
-        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&file).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&dir.path().join("ledger.sqlite")).unwrap());
         let epoch = ledger.take_epoch("test", now()).await.unwrap();
         let id = Identity {
             broker: "b".parse().unwrap(),
@@ -173,7 +167,7 @@ impl World {
             Arc::new(crate::engine::dial::Mqtt),
         );
         connect(&engine);
-        let world = Self { engine, id, file };
+        let world = Self { engine, id, _dir: dir };
         let registry = &world.engine.registry;
         registry.set_door(world.id.broker.clone(), Some(Arc::new(Reports)));
         let birth = Online {

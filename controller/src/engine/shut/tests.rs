@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -11,6 +10,7 @@ use certwave_core::model::{Identity, ObjectRef};
 use certwave_core::revocation::Reason;
 use certwave_ledger::{Act, Declaration, Ledger, Mark, SqliteLedger, Target};
 use certwave_protocol::ids::DeviceId;
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::super::door::tests::entry;
@@ -55,19 +55,13 @@ impl Door for Fake {
 struct World {
     keeper: Keeper,
     fake: Arc<Fake>,
-    file: PathBuf,
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.file);
-    }
+    _dir: TempDir,
 }
 
 impl World {
     async fn new(revoked: u8, fake: Fake) -> Self {
-        let file = std::env::temp_dir().join(format!("certwave-{}.sqlite", uuid::Uuid::new_v4()));
-        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&file).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&dir.path().join("ledger.sqlite")).unwrap());
         let epoch = ledger.take_epoch("test", now()).await.unwrap();
         let (mut declarations, mut marks) = (Vec::new(), Vec::new());
         let identity = |n: u8| Identity {
@@ -123,7 +117,7 @@ impl World {
         Self {
             keeper: Keeper::new(engine, Arc::new(entry(None)), door),
             fake,
-            file,
+            _dir: dir,
         }
     }
 
