@@ -23,6 +23,8 @@ const MANAGER: &str = "kubectl-certwave";
 const MANAGER_BYTES: usize = 128;
 /// Objects that are asked for at a time; of 100,000 devices nobody wants all at once in one answer.
 const PAGE: u32 = 500;
+/// HTTP 410, Gone.
+const GONE: u16 = 410;
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// Which cluster, as whom: as kubectl has it.
@@ -250,7 +252,8 @@ impl Session {
     }
 }
 
-/// Reads a list page by page.
+/// Reads a list page by page. One that takes so long that the API server has dropped the state it began with goes on, by the token that
+/// the refusal (410) brings, with what there is by then: nothing is told twice.
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
@@ -260,7 +263,17 @@ where
 {
     let mut params = params.clone().limit(PAGE);
     loop {
-        let page = api.list(&params).await?;
+        let page = match api.list(&params).await {
+            Err(kube::Error::Api(status)) if status.code == GONE => {
+                let token = status.metadata.as_ref().and_then(|list| list.continue_.clone());
+                if token.is_none() || token == params.continue_token {
+                    return Err(kube::Error::Api(status).into());
+                }
+                params.continue_token = token;
+                continue;
+            }
+            page => page?,
+        };
         let next = page.metadata.continue_.filter(|token| !token.is_empty());
         take(page.items);
         match next {
@@ -307,6 +320,7 @@ fn manager(user: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -315,6 +329,45 @@ mod tests {
         assert_eq!(manager(None), "kubectl-certwave");
         let long = manager(Some(&"é".repeat(100)));
         assert!(long.len() <= 128 && long.starts_with("kubectl-certwave:é"), "{long}");
+    }
+
+    /// Two pages; between them the API server forgets what was when the first one was read.
+    #[tokio::test]
+    async fn a_listing_that_takes_too_long_goes_on_where_it_was() {
+        use kube::client::Body;
+        let list = |name: &str, next: &str| {
+            serde_json::json!({
+                "apiVersion": "certwave.dev/v1alpha1", "kind": "FleetList",
+                "metadata": { "resourceVersion": "7", "continue": next },
+                "items": [{ "metadata": { "name": name }, "spec": { "brokerRef": { "name": "b" }, "issuerRef": { "name": "i" } } }],
+            })
+        };
+        let expired = serde_json::json!({
+            "apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "Expired", "code": 410,
+            "message": "The provided continue parameter is too old", "metadata": { "continue": "inconsistent" },
+        });
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let query = request.uri().query().unwrap_or_default();
+            let (code, body) = if query.contains("continue=first") {
+                (GONE, expired.clone())
+            } else if query.contains("continue=inconsistent") {
+                (200, list("pumps", ""))
+            } else {
+                (200, list("meters", "first"))
+            };
+            let response = http::Response::builder()
+                .status(code)
+                .body(Body::from(body.to_string().into_bytes()));
+            async move { response }
+        });
+        let api: Api<Fleet> = Api::all(Client::new(service, "default"));
+        let mut found = Vec::new();
+        pages(&api, &ListParams::default(), |page| {
+            found.extend(page.into_iter().filter_map(|fleet| fleet.metadata.name));
+        })
+        .await
+        .unwrap();
+        assert_eq!(found, ["meters", "pumps"]);
     }
 
     #[test]
