@@ -80,7 +80,8 @@ impl Faults {
     /// Draws them.
     pub fn plan(random: &mut StdRng, extent: Extent) -> Self {
         let (end, most) = match extent {
-            Extent::Brief => (random.random_range(4_000..15_000), 8),
+            // Little longer than a Rotation: what goes wrong when it is over shows less.
+            Extent::Brief => (random.random_range(2_000..7_000), 8),
             Extent::Long => (random.random_range(15_000..60_000), 16),
         };
         // A swarm: only some kinds in each run, so that those that hide others are missing at times.

@@ -146,6 +146,20 @@ pub unsafe extern "C" fn getrandom(buffer: *mut libc::c_void, len: libc::size_t,
     len.cast_signed()
 }
 
+/// In the place of the C library's: no page is wiped in a process that is split off. AWS-LC tells from such a page that it must gather
+/// new entropy, which takes longer than a tenth of a run; runs may well have the same keys.
+///
+/// # Safety
+/// As that one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn madvise(address: *mut libc::c_void, len: libc::size_t, advice: libc::c_int) -> libc::c_int {
+    if advice == libc::MADV_WIPEONFORK {
+        return 0;
+    }
+    // SAFETY: the arguments are the caller's own.
+    unsafe { i32::from(libc::syscall(libc::SYS_madvise, address, len, advice) != 0).wrapping_neg() }
+}
+
 /// The real time that has passed since some moment, milliseconds.
 pub fn real_ms() -> i64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

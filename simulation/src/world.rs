@@ -199,7 +199,7 @@ impl World {
         self.ground.weather.seeded(seed);
         let mut random = StdRng::seed_from_u64(seed);
         // Not at the same moment in each run.
-        tokio::time::sleep(Duration::from_millis(random.random_range(0..5000))).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..2000))).await;
         if let Some(mutant) = mutant {
             mutant.make(self)?;
         }
@@ -396,7 +396,7 @@ impl Person {
             _ => Does::Nothing,
         };
         let (begins, lasts) = match extent {
-            Extent::Brief => (8_000, 8_000),
+            Extent::Brief => (4_000, 5_000),
             Extent::Long => (25_000, 30_000),
         };
         let at = os::elapsed_ms() + random.random_range(500..begins);

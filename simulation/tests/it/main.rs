@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use certwave_simulation::mutant::Mutant;
 
 /// Seeds that each run of the tests tries; `make soak` goes on from there.
-const SEEDS: u32 = 600;
+const SEEDS: u32 = 800;
 /// Seeds among which one must find a mistake.
 const SEEDS_FOR_A_MISTAKE: u32 = 400;
 
