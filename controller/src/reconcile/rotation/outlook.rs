@@ -142,7 +142,7 @@ impl Outlook {
     }
 }
 
-/// Forecasts and counts of devices online that are not made anew each time.
+/// Forecasts and counts that are not made anew each time.
 #[derive(Default)]
 pub(super) struct Outlooks(Mutex<HashMap<String, Known>>);
 
@@ -151,6 +151,8 @@ struct Known {
     outlook: Option<(Millis, Outlook)>,
     online: Option<u32>,
     online_at: Option<Millis>,
+    /// How many planned members of each wave another job waits for.
+    elsewhere: Option<(Millis, Vec<u32>)>,
     /// Since when devices can be heard.
     reachable_since: Option<Millis>,
     /// Whether another Rotation may have gone before it; not known after a restart.
@@ -211,6 +213,36 @@ impl Outlooks {
         }
         self.with(uid, |known| known.outlook = Some((now_ms(), found.clone())));
         Ok(Some(found))
+    }
+
+    /// How the waves stand. Planned members that another job waits for, which may be the whole fleet, are counted each time only where
+    /// something depends on them: no wave ends while a device of one that has begun is busy.
+    pub(super) async fn counts(
+        &self,
+        ledger: &dyn Ledger,
+        uid: &str,
+        wave: u32,
+        now: Millis,
+    ) -> Result<Vec<WaveCounts>> {
+        let mut tallies = ledger.wave_tallies(uid).await?;
+        let begun = tallies.iter().take(wave as usize + 1);
+        let busy = begun.map(|wave| wave.in_flight + wave.reverting).sum::<u32>() > 0;
+        let known = self.with(uid, |known| known.elsewhere.clone());
+        if let Some((at, elsewhere)) = known
+            && busy
+            && !stale(Some(at), now)
+        {
+            for (wave, elsewhere) in tallies.iter_mut().zip(elsewhere) {
+                let elsewhere = elsewhere.min(wave.planned);
+                (wave.planned, wave.offline) = (wave.planned - elsewhere, wave.offline + elsewhere);
+            }
+            return Ok(tallies);
+        }
+        let counts = ledger.wave_counts(uid).await?;
+        let pairs = tallies.iter().zip(&counts);
+        let elsewhere = pairs.map(|(all, left)| all.planned.saturating_sub(left.planned));
+        self.with(uid, |known| known.elsewhere = Some((now, elsewhere.collect())));
+        Ok(counts)
     }
 
     /// The forecast that was made last.

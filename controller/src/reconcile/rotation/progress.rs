@@ -51,7 +51,8 @@ impl Rotations {
                 self.join(object, uid, &mut stored, needs, now).await?;
             }
         }
-        let waves = self.shared.ledger.wave_counts(uid).await?;
+        let ledger = &*self.shared.ledger;
+        let waves = self.outlooks.counts(ledger, uid, stored.run.wave, now).await?;
         let verdicts = self.gates.verdicts(uid, &stored.record.strategy, &stored.run, now);
         let online = self.online_now(&stored, fault.is_none(), now).await?;
         let seen = Seen {
@@ -77,7 +78,7 @@ impl Rotations {
         }
         let acted = self.carry_out(object, uid, &stored, &judgement, now).await?;
         let waves = if acted {
-            self.shared.ledger.wave_counts(uid).await?
+            self.outlooks.counts(ledger, uid, judgement.run.wave, now).await?
         } else {
             waves
         };
@@ -248,7 +249,7 @@ impl Rotations {
         let Some(stored) = ledger.rotation(uid).await? else {
             return Ok(());
         };
-        let (record, waves) = (&stored.record, ledger.wave_counts(uid).await?);
+        let (record, waves) = (&stored.record, ledger.wave_tallies(uid).await?);
         let late = judge::late_breach(&record.strategy, &record.plan, &stored.run, &waves);
         let Some(((wave, cause, detail), template)) = late.zip(self.template_of(object)) else {
             return Ok(());
