@@ -77,6 +77,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// The object is gone. Identity, certificates and history stay, nothing is revoked; an open job that was not sent is
     /// cancelled, another one ends by itself. Answers whose device it was, if any.
     async fn withdraw(&self, epoch: Epoch, now: Millis, object: &ObjectRef) -> Result<Option<Identity>>;
+    /// Objects that declared a broker's devices, and a revocation or hold of them, until they were withdrawn.
+    async fn withdrawn_revocations(&self, broker: &BrokerId) -> Result<Vec<ObjectRef>>;
     /// The objects that declare a broker's devices at present, by namespace and name, those after `after`.
     async fn declared_objects(
         &self,

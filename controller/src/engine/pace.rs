@@ -86,14 +86,14 @@ impl Pace {
 
     /// Where in the order the first member stood that might start, if that was found out not long ago.
     pub(super) fn first(&self, fleet: &FleetKey, wanted: &Wanted) -> Option<(u32, u32)> {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.lines();
         let line = lines.get(fleet)?;
         (line.wanted == *wanted && self.now() < line.again).then_some(line.first)
     }
 
     /// The first that may start stands here. `took` says how long it took to find out where the whole line was looked at.
     pub(super) fn found(&self, fleet: &FleetKey, wanted: Wanted, first: (u32, u32), took: Option<Duration>) {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.lines();
         if let Some(took) = took {
             lines.remove(fleet);
             if took >= SHORT {
@@ -108,7 +108,7 @@ impl Pace {
 
     /// A job has ended: whoever waited for another one than this Rotation's may start, while it is still there.
     pub(super) fn freed(&self, fleet: &FleetKey, rotation: Option<&str>) {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.lines();
         if lines
             .get(fleet)
             .is_some_and(|line| Some(line.wanted.rotation.as_str()) != rotation)
@@ -123,6 +123,10 @@ impl Pace {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<FleetKey, Rate>> {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lines(&self) -> MutexGuard<'_, HashMap<FleetKey, Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,8 +7,8 @@ use certwave_core::model::ObjectRef as Name;
 use futures::{Stream, StreamExt as _, stream};
 use kube::api::Api;
 use kube::runtime::WatchStreamExt as _;
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Config, Error, Event};
 use serde::de::DeserializeOwned;
 
@@ -40,12 +40,12 @@ where
 pub(super) fn reflected<K>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     writer: Writer<K>,
-    store: Store<K>,
     gone: impl Fn(Name),
 ) -> impl Stream<Item = watcher::Result<Event<K>>>
 where
     K: kube::Resource<DynamicType = ()> + Clone,
 {
+    let store = writer.as_reader();
     let before = Arc::new(Mutex::new(Vec::new()));
     let (known, found) = (Arc::clone(&before), store.clone());
     let complete = |event: &watcher::Result<Event<K>>| matches!(event, Ok(Event::InitDone));
@@ -114,6 +114,7 @@ mod tests {
         }
         assert_eq!(refused, 1, "whoever waits between attempts has to know");
     }
+
     #[tokio::test]
     async fn who_is_not_in_a_new_listing_is_told_to_be_gone() {
         let broker = |name: &str| {
@@ -140,10 +141,10 @@ mod tests {
             Event::InitApply(broker("comes")),
             Event::InitDone,
         ];
-        let (store, writer) = kube::runtime::reflector::store();
+        let (_, writer) = kube::runtime::reflector::store();
         let gone = Mutex::new(Vec::new());
         let told = |object: Name| gone.lock().unwrap().push(object.name);
-        let all: Vec<_> = reflected(stream::iter(events.into_iter().map(Ok)), writer, store, told)
+        let all: Vec<_> = reflected(stream::iter(events.into_iter().map(Ok)), writer, told)
             .collect()
             .await;
         assert_eq!(all.len(), 9, "all of it is passed on");

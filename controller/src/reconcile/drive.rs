@@ -110,7 +110,7 @@ pub(super) async fn run<R: Reconciler>(
     let (unforgotten, to_forget) = mpsc::unbounded::<(Name, Duration)>();
     let watched = changes(api, watcher::Config::default()).default_backoff();
     let gone = unforgotten.clone();
-    let watched = reflected(watched, writer, store.clone(), move |object| {
+    let watched = reflected(watched, writer, move |object| {
         // The other end lives as long as `results`.
         let _ = gone.unbounded_send((object, Duration::ZERO));
     })

@@ -226,6 +226,15 @@ fn withdraw_row(db: &Connection, now: Millis, id: i64) -> Result<()> {
     Ok(())
 }
 
+/// Objects that are gone, whose devices' revocations were declared.
+pub(super) fn withdrawn_revocations(db: &Connection, broker: &BrokerId) -> Result<Vec<ObjectRef>> {
+    let mut get = db.prepare_cached(
+        "SELECT namespace, name FROM devices WHERE declared = 0 AND broker = ?1 AND revocation IS NOT NULL ORDER BY namespace, name",
+    )?;
+    let rows = get.query_map([broker.as_str()], |row| Columns::of(row).object())?;
+    Ok(rows.collect::<crate::sql::Result<_>>()?)
+}
+
 /// A page of the objects that declare a broker's devices.
 pub(super) fn objects(
     db: &Connection,

@@ -127,6 +127,16 @@ impl<D> SqlLedger<D> {
         self.readers.run(work).await
     }
 
+    /// Runs a read about the object with this uid.
+    async fn read_of<T, F>(&self, uid: &str, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, &str) -> Result<T> + Send + 'static,
+    {
+        let uid = uid.to_owned();
+        self.read(move |db| work(db, &uid)).await
+    }
+
     /// Runs a write under an epoch; what it is about, it checks itself.
     async fn fenced<T, F>(&self, epoch: Epoch, work: F) -> Result<T>
     where

@@ -54,6 +54,11 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
         .await
     }
 
+    async fn withdrawn_revocations(&self, broker: &BrokerId) -> Result<Vec<ObjectRef>> {
+        let broker = broker.clone();
+        self.read(move |db| declare::withdrawn_revocations(db, &broker)).await
+    }
+
     async fn declared_objects(
         &self,
         broker: &BrokerId,
@@ -226,8 +231,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
     }
 
     async fn revocation_progress_at(&self, uid: &str) -> Result<Vec<(Option<BrokerId>, RevocationProgress)>> {
-        let uid = uid.to_owned();
-        self.read(move |db| standing::progress(db, &uid)).await
+        self.read_of(uid, standing::progress).await
     }
 
     async fn holding_revocations(&self) -> Result<Vec<String>> {
@@ -235,8 +239,8 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
     }
 
     async fn held_by(&self, uid: &str, limit: u32) -> Result<Vec<Identity>> {
-        let uid = uid.to_owned();
-        self.read(move |db| standing::held_by(db, &uid, limit)).await
+        self.read_of(uid, move |db, uid| standing::held_by(db, uid, limit))
+            .await
     }
 
     async fn marked(&self, identity: &Identity, limit: u32) -> Result<Vec<Marked>> {
@@ -325,8 +329,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
     }
 
     async fn retirement_counts(&self, uid: &str) -> Result<RetirementCounts> {
-        let uid = uid.to_owned();
-        self.read(move |db| retirement::counts(db, &uid)).await
+        self.read_of(uid, retirement::counts).await
     }
 
     async fn doors_loaded(&self, epoch: Epoch, loads: Vec<DoorLoad>, nodes: &[String]) -> Result<()> {
@@ -467,13 +470,11 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
     }
 
     async fn rotation(&self, uid: &str) -> Result<Option<StoredRotation>> {
-        let uid = uid.to_owned();
-        self.read(move |db| rotation::get(db, &uid)).await
+        self.read_of(uid, rotation::get).await
     }
 
     async fn strangers(&self, uid: &str, now: Millis, after: Option<DeviceRow>, limit: u32) -> Result<Vec<Candidate>> {
-        let uid = uid.to_owned();
-        self.read(move |db| candidate::strangers(db, &uid, now, after, limit))
+        self.read_of(uid, move |db, uid| candidate::strangers(db, uid, now, after, limit))
             .await
     }
 
@@ -483,14 +484,13 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
     }
 
     async fn retryable(&self, uid: &str, now: Millis, max_retries: u32, limit: u32) -> Result<Vec<Identity>> {
-        let uid = uid.to_owned();
-        self.read(move |db| member::retryable(db, &uid, now, max_retries, limit))
+        self.read_of(uid, move |db, uid| member::retryable(db, uid, now, max_retries, limit))
             .await
     }
 
     async fn reverting(&self, uid: &str, now: Millis, limit: u32) -> Result<Vec<Identity>> {
-        let uid = uid.to_owned();
-        self.read(move |db| member::reverting(db, &uid, now, limit)).await
+        self.read_of(uid, move |db, uid| member::reverting(db, uid, now, limit))
+            .await
     }
 
     async fn member(&self, uid: &str, identity: &Identity) -> Result<Option<Member>> {
@@ -499,8 +499,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
     }
 
     async fn groups_in_use(&self, uid: &str) -> Result<Vec<(String, u32)>> {
-        let uid = uid.to_owned();
-        self.read(move |db| tally::groups_in_use(db, &uid)).await
+        self.read_of(uid, tally::groups_in_use).await
     }
 
     async fn groups_elsewhere(&self, fleet: &FleetKey, uid: Option<&str>, label: &str) -> Result<Vec<(String, u32)>> {
@@ -510,23 +509,20 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
     }
 
     async fn remaining(&self, uid: &str) -> Result<Vec<(i64, u32)>> {
-        let uid = uid.to_owned();
-        self.read(move |db| tally::remaining(db, &uid)).await
+        self.read_of(uid, tally::remaining).await
     }
 
     async fn expiring_members(&self, uid: &str, before_s: i64, limit: u32) -> Result<Vec<Identity>> {
-        let uid = uid.to_owned();
-        self.read(move |db| member::expiring(db, &uid, before_s, limit)).await
+        self.read_of(uid, move |db, uid| member::expiring(db, uid, before_s, limit))
+            .await
     }
 
     async fn wave_counts(&self, uid: &str) -> Result<Vec<WaveCounts>> {
-        let uid = uid.to_owned();
-        self.read(move |db| tally::waves(db, &uid)).await
+        self.read_of(uid, tally::waves).await
     }
 
     async fn wave_tallies(&self, uid: &str) -> Result<Vec<WaveCounts>> {
-        let uid = uid.to_owned();
-        self.read(move |db| tally::tallies(db, &uid)).await
+        self.read_of(uid, tally::tallies).await
     }
 
     async fn open_rotations(&self) -> Result<Vec<(String, ObjectRef, Option<BrokerId>)>> {
@@ -578,8 +574,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
     }
 
     async fn rotation_examples(&self, uid: &str, limit: u32) -> Result<Vec<RotationExample>> {
-        let uid = uid.to_owned();
-        self.read(move |db| member::examples(db, &uid, limit)).await
+        self.read_of(uid, move |db, uid| member::examples(db, uid, limit)).await
     }
 
     async fn end_rotation(&self, epoch: Epoch, uid: &str, outcome: RotationOutcome, now: Millis) -> Result<()> {

@@ -264,6 +264,36 @@ pub(crate) async fn a_ca_is_revoked_with_every_certificate_that_its_key_has(ledg
     assert_eq!(unknown.category(), "not-found");
 }
 
+pub(crate) async fn what_withdrawn_objects_declared_of_revocations_is_known(ledger: Arc<dyn Ledger>) {
+    let ledger = &*ledger;
+    let epoch = begin(ledger, 3).await;
+    for n in 0..2 {
+        let wanted = DeclaredRevocation {
+            act: HOLD,
+            serial: None,
+            requested_at: NOW,
+        };
+        let who = object("plant", n);
+        ledger
+            .declare_revocation(epoch, NOW, &who, Some(wanted), "alice")
+            .await
+            .unwrap();
+    }
+    let known = async || ledger.withdrawn_revocations(&broker()).await.unwrap();
+    assert!(known().await.is_empty());
+    for n in 1..3 {
+        ledger.withdraw(epoch, NOW, &object("plant", n)).await.unwrap();
+    }
+    assert_eq!(known().await, [object("plant", 1)]);
+    assert!(
+        ledger
+            .withdrawn_revocations(&"elsewhere".parse().unwrap())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
 pub(crate) async fn what_an_object_declares_is_taken_over_once(ledger: Arc<dyn Ledger>) {
     let ledger = &*ledger;
     let epoch = begin(ledger, 1).await;

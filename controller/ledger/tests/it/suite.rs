@@ -65,6 +65,7 @@ macro_rules! suite {
             revocations::a_device_without_a_certificate_can_be_barred
             revocations::a_ca_is_revoked_with_every_certificate_that_its_key_has
             revocations::one_serial_bars_the_device_only_if_it_starts_from_it
+            revocations::what_withdrawn_objects_declared_of_revocations_is_known
             revocations::what_an_object_declares_is_taken_over_once
             revocations::who_has_changed_a_certificate_last_is_kept
             revocations::no_word_is_a_permit_twice

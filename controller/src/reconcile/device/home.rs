@@ -32,7 +32,13 @@ pub(super) enum Whose {
 impl Intake {
     /// Whose the object is: its Fleet's broker's. Where there is no such Fleet, the broker's that knows its device; where none does,
     /// the controller's, who says so. One that has moved away is let go.
-    pub(super) async fn whose(&mut self, key: Key, own: &ObjectRef, object: &DeviceCertificate) -> Result<Whose> {
+    pub(super) async fn whose(
+        &mut self,
+        key: Key,
+        own: &ObjectRef,
+        object: &DeviceCertificate,
+        waiting: &mut Waiting,
+    ) -> Result<Whose> {
         let ledger = &self.shared.ledger;
         let known = || async {
             let device = persist(&self.shared, || ledger.device_by_object(own)).await?;
@@ -55,8 +61,12 @@ impl Intake {
         if self.views.get(key).is_some() {
             self.views.remove(key);
             let _ = self.show.send(Show::Gone(own.clone())).await;
-            if self.shared.broker().is_some() && known().await?.as_ref() == self.shared.broker() {
-                persist(&self.shared, || ledger.withdraw(self.shared.epoch, now_ms(), own)).await?;
+            if self.shared.broker().is_some()
+                && known()
+                    .await?
+                    .is_none_or(|broker| Some(&broker) == self.shared.broker())
+            {
+                self.let_go(own, waiting).await?;
             }
         }
         Ok(other)
@@ -79,8 +89,32 @@ impl Intake {
         if found.is_none() {
             return self.delete(object, Deletion::Found, waiting).await;
         }
+        self.let_go(object, waiting).await
+    }
+
+    /// Nothing declares the object's device any more here. Whoever waited for this identity gets its turn.
+    pub(super) async fn let_go(&mut self, object: &ObjectRef, waiting: &mut Waiting) -> Result<()> {
+        self.refused.retain(|_, refused| {
+            refused.retain(|other| other != object);
+            !refused.is_empty()
+        });
         let ledger = &self.shared.ledger;
-        persist(&self.shared, || ledger.withdraw(self.shared.epoch, now_ms(), object)).await?;
+        let known = persist(&self.shared, || ledger.device_by_object(object)).await?;
+        let freed = persist(&self.shared, || ledger.withdraw(self.shared.epoch, now_ms(), object)).await?;
+        if let Some(device) = known {
+            self.shared.mark(FleetKey::of(&device));
+        }
+        for next in freed
+            .and_then(|identity| self.refused.remove(&identity))
+            .unwrap_or_default()
+        {
+            self.views.touch(Key::of(&next), |view| view.declared = 0);
+            let api = self.shared.api::<DeviceCertificate>(&next.namespace);
+            let found = persist(&self.shared, || api.get_opt(&next.name)).await?;
+            if let Some(found) = found {
+                Box::pin(self.apply(vec![Arc::new(found)], waiting)).await?;
+            }
+        }
         Ok(())
     }
 }

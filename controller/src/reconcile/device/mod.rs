@@ -106,7 +106,8 @@ struct Intake {
     refused: HashMap<Identity, Vec<ObjectRef>>,
     /// Objects that another broker's holder has to let go of first.
     moving: Vec<ObjectRef>,
-    /// Objects of which the ledger has a revocation or hold that they declare: when they do no more, it must hear of it.
+    /// Objects of which the ledger has a revocation or hold that they declare, or did before they were deleted: when they do no more, it
+    /// must hear of it.
     revoking: HashSet<Key>,
 }
 
@@ -150,7 +151,7 @@ impl Intake {
         for object in objects {
             let own = name(&*object);
             let (key, declared) = (Key::of(&own), declared_digest(&object));
-            match self.whose(key, &own, &object).await? {
+            match self.whose(key, &own, &object, waiting).await? {
                 Whose::Mine => {}
                 Whose::Anothers => continue,
                 Whose::Open => {
@@ -271,37 +272,8 @@ impl Intake {
         }
         self.revoke_deleted(object, deletion).await?;
         self.views.remove(Key::of(object));
-        self.refused.retain(|_, refused| {
-            refused.retain(|other| other != object);
-            !refused.is_empty()
-        });
         let _ = self.show.send(Show::Gone(object.clone())).await;
-        let fleet = self
-            .shared
-            .ledger
-            .device_by_object(object)
-            .await
-            .ok()
-            .flatten()
-            .map(|d| FleetKey::of(&d));
-        let ledger = &self.shared.ledger;
-        let freed = persist(&self.shared, || ledger.withdraw(self.shared.epoch, now_ms(), object)).await?;
-        if let Some(fleet) = fleet {
-            self.shared.mark(fleet);
-        }
-        // Whoever waited for this identity gets its turn.
-        for next in freed
-            .and_then(|identity| self.refused.remove(&identity))
-            .unwrap_or_default()
-        {
-            self.views.touch(Key::of(&next), |view| view.declared = 0);
-            let api = self.shared.api::<DeviceCertificate>(&next.namespace);
-            let found = persist(&self.shared, || api.get_opt(&next.name)).await?;
-            if let Some(found) = found {
-                Box::pin(self.apply(vec![Arc::new(found)], waiting)).await?;
-            }
-        }
-        Ok(())
+        self.let_go(object, waiting).await
     }
 
     /// Where the fleet's devices are known.

@@ -128,19 +128,7 @@ impl Intake {
             let marks = persist(&shared, || ledger.marked(identity, MARKS)).await?;
             fault = another_reason(wanted, &marks);
         }
-        let shown = match fault.or_else(|| said.fault.clone()) {
-            Some(verdict) => Show::Aspect {
-                object: object.clone(),
-                kind: REVOCATION_FAULT,
-                verdict,
-            },
-            None => Show::Settled {
-                object: object.clone(),
-                kind: REVOCATION_FAULT,
-            },
-        };
-        // The projection lives as long as this does.
-        let _ = self.show.send(shown).await;
+        self.show_fault(object, fault.or_else(|| said.fault.clone())).await;
         let _ = self.show.send(Show::Looked(object.clone())).await;
         Ok(())
     }
@@ -151,6 +139,9 @@ impl Intake {
         if known.is_some_and(|known| known.id.device == *device) {
             // What cannot be carried out is told when the fleet is ready.
             self.declare_revocation(object, said).await?;
+            if said.wanted.is_none() {
+                self.show_fault(object, None).await;
+            }
         }
         Ok(())
     }
@@ -162,8 +153,20 @@ impl Intake {
         // What has happened to it since it was listed the watch tells.
         if let Some(found) = found.filter(|found| found.spec.revocation.is_none()) {
             self.declare_revocation(object, &Said::of(&found, now_ms())).await?;
+            self.show_fault(object, None).await;
         }
         Ok(())
+    }
+
+    /// Has people see what cannot be carried out, or that nothing is left of that.
+    async fn show_fault(&self, object: &ObjectRef, fault: Option<Verdict>) {
+        let (object, kind) = (object.clone(), REVOCATION_FAULT);
+        let shown = match fault {
+            Some(verdict) => Show::Aspect { object, kind, verdict },
+            None => Show::Settled { object, kind },
+        };
+        // The projection lives as long as this does.
+        let _ = self.show.send(shown).await;
     }
 
     /// Answers what of it cannot be carried out.
@@ -173,13 +176,6 @@ impl Intake {
             self.revoking.insert(key);
         } else {
             self.revoking.remove(&key);
-            // What is not asked for any more cannot be at fault. The projection lives as long as this does.
-            let object = object.clone();
-            let settled = Show::Settled {
-                object,
-                kind: REVOCATION_FAULT,
-            };
-            let _ = self.show.send(settled).await;
         }
         let (ledger, epoch) = (&self.shared.ledger, self.shared.epoch);
         let answer = persist(&self.shared, || async {

@@ -64,6 +64,10 @@ impl Intake {
                 }
             }
         }
+        // Whoever comes by the name of one that is gone, and says nothing of it, takes its hold back.
+        let ledger = &self.shared.ledger;
+        let gone = persist(&self.shared, || ledger.withdrawn_revocations(&broker)).await?;
+        self.revoking.extend(gone.iter().map(Key::of));
         self.views.keep(self.pass);
         tracing::info!("every DeviceCertificate is known");
         Ok(())

@@ -99,6 +99,28 @@ async fn a_device_id_belongs_to_the_object_that_declared_it_first_and_then_to_th
 }
 
 #[tokio::test]
+async fn a_device_id_is_the_next_objects_when_the_one_that_held_it_moves_to_another_brokers_fleet() {
+    let place = Place::new("device").await;
+    place.foundation().await;
+    place
+        .apply::<Broker>("elsewhere", broker_spec(&format!("{}-2", place.namespace)))
+        .await;
+    let fleet = json!({"issuerRef": {"name": "root"}, "brokerRef": {"name": "elsewhere"}});
+    place.apply::<Fleet>("others", fleet).await;
+    place.ready::<Fleet>("others", "BrokerNotConnected").await;
+    place.apply::<DeviceCertificate>("first", device_spec("pump-1")).await;
+    place.ready::<DeviceCertificate>("first", "NotEnrolled").await;
+    place.apply::<DeviceCertificate>("second", device_spec("pump-1")).await;
+    place.ready::<DeviceCertificate>("second", "DuplicateDeviceId").await;
+
+    let mut moved = device_spec("pump-1");
+    moved["fleetRef"]["name"] = json!("others");
+    place.apply::<DeviceCertificate>("first", moved).await;
+    place.ready::<DeviceCertificate>("second", "NotEnrolled").await;
+    place.ready::<DeviceCertificate>("first", "NotEnrolled").await;
+}
+
+#[tokio::test]
 async fn a_device_id_is_unique_over_the_namespaces_of_a_broker() {
     let (home, guest) = (Place::new("home").await, Place::new("guest").await);
     home.foundation().await;

@@ -368,6 +368,39 @@ async fn what_was_said_while_nobody_led_is_taken_over_at_the_start() {
 }
 
 #[tokio::test]
+async fn a_hold_of_an_object_that_was_deleted_before_this_leader_ends_when_one_of_its_name_comes_without_it() {
+    let place = Place::apart("revoke").await;
+    let scope = Some(place.namespace.clone());
+    let client = place.client.clone();
+    let own = Running::start(client.clone(), scope.clone());
+    place.foundation().await;
+    place.apply::<DeviceCertificate>("held", device_spec("held")).await;
+    holds(&own, &identity(&place, "held"), "aa").await;
+    let held = with("held", "revocation", json!({"hold": true}));
+    place.apply::<DeviceCertificate>("held", held).await;
+    let bar = async |ledger: &Arc<dyn Ledger>| {
+        let known = ledger.device(&identity(&place, "held")).await?;
+        anyhow::Ok(known.context("no device")?.bar)
+    };
+    until("the hold", async || Ok(bar(&own.ledger).await? == Some(Bar::Held))).await;
+    let (ledger, scratch) = own.stop().await;
+    place.delete::<DeviceCertificate>("held").await;
+    let again = Running::start_with(client, scope, ledger, scratch);
+    let broker = place.namespace.parse().unwrap();
+    until("the withdrawal", async || {
+        Ok(again.ledger.declared_objects(&broker, None, 1).await?.is_empty())
+    })
+    .await;
+    assert_eq!(
+        bar(&again.ledger).await.unwrap(),
+        Some(Bar::Held),
+        "a deleted object lets nobody in"
+    );
+    place.apply::<DeviceCertificate>("held", device_spec("held")).await;
+    until("the release", async || Ok(bar(&again.ledger).await?.is_none())).await;
+}
+
+#[tokio::test]
 async fn a_duplicate_revokes_nothing() {
     let place = Place::new("revoke").await;
     place.foundation().await;
