@@ -25,7 +25,7 @@ pub struct Postgres {
     child: Option<Child>,
     databases: AtomicU32,
     /// Ends, and clears up, when this process does: whatever lives in a `static` is never dropped.
-    _janitor: Child,
+    janitor: Child,
 }
 
 impl Postgres {
@@ -39,7 +39,7 @@ impl Postgres {
             chown(dir.path(), Some(user), Some(group))?;
         }
         let mut server = Self {
-            _janitor: janitor(dir.path())?,
+            janitor: janitor(dir.path())?,
             dir,
             port,
             settings: settings.iter().map(|&s| s.to_owned()).collect(),
@@ -238,16 +238,20 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         let _ = self.kill();
+        drop(self.janitor.stdin.take());
+        let _ = self.janitor.wait();
     }
 }
 
-/// Removes a directory once this process has ended, however it ends: nobody writes to its standard input any more then. The server
-/// may take a moment longer.
+/// Removes a directory once this process has ended, however it ends: nobody holds the other end of its standard input any more then.
+/// The server may take a moment longer.
 fn janitor(dir: &Path) -> Result<Child> {
     let script = r#"cat; for _ in 1 2 3 4 5 6 7 8 9; do rm -rf -- "$0" && exit; sleep 1; done"#;
     let janitor = Command::new("sh")
         .args(["-c", script])
         .arg(dir)
+        // A Ctrl-C at the terminal must not reach it.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

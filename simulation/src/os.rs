@@ -147,7 +147,8 @@ pub unsafe extern "C" fn getrandom(buffer: *mut libc::c_void, len: libc::size_t,
 }
 
 /// In the place of the C library's: no page is wiped in a process that is split off. AWS-LC tells from such a page that it must gather
-/// new entropy, which takes longer than a tenth of a run; runs may well have the same keys.
+/// new entropy, which takes a tenth of a run. Keys differ nevertheless where the processor has randomness of its own (`RDRAND`), which AWS-LC
+/// adds each time; elsewhere runs may well have the same ones.
 ///
 /// # Safety
 /// As that one.

@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use certwave_core::model::{Device, Identity, Millis, ObjectRef};
 use certwave_core::retire::{Retirement, RetirementCounts};
 use certwave_core::rollout::run::WaveCounts;
-use certwave_protocol::ids::{BrokerId, ClaimName, Epoch, Fingerprint};
+use certwave_protocol::ids::{BrokerId, ClaimName, DeviceId, Epoch, Fingerprint};
 
 pub use backup::{Copied, Place, backup, restore};
 pub use error::{LedgerError, Result};
@@ -75,10 +75,11 @@ pub trait Ledger: Send + Sync + 'static {
     /// not count as one.
     async fn declare(&self, epoch: Epoch, now: Millis, declarations: Vec<Declaration>) -> Result<Vec<Declared>>;
     /// The object is gone. Identity, certificates and history stay, nothing is revoked; an open job that was not sent is
-    /// cancelled, another one ends by itself. Answers whose device it was, if any.
+    /// cancelled, another one ends by itself. Answers whose device it was, if any. Whoever looks after one broker leaves an object be that
+    /// declares another one's by now.
     async fn withdraw(&self, epoch: Epoch, now: Millis, object: &ObjectRef) -> Result<Option<Identity>>;
-    /// Objects that declared a broker's devices, and a revocation or hold of them, until they were withdrawn.
-    async fn withdrawn_revocations(&self, broker: &BrokerId) -> Result<Vec<ObjectRef>>;
+    /// Objects that declared a broker's devices, and a revocation or hold of them, until they were withdrawn; and those devices.
+    async fn withdrawn_revocations(&self, broker: &BrokerId) -> Result<Vec<(ObjectRef, DeviceId)>>;
     /// The objects that declare a broker's devices at present, by namespace and name, those after `after`.
     async fn declared_objects(
         &self,

@@ -153,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn another_leaders_epoch_ends_the_engine_and_closes_its_mouth() {
         let dir = tempfile::tempdir().unwrap();
-        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&dir.path().join("ledger.sqlite")).unwrap());
+        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(dir.path().join("ledger.sqlite")).unwrap());
         let broker: BrokerId = "main".parse().unwrap();
         let part = certwave_ledger::Part::Broker(broker.clone());
         let epoch = ledger.begin_term(&part, "old", now()).await.unwrap();

@@ -41,7 +41,7 @@ fn publisher(ledger: &Arc<dyn Ledger>, epoch: Epoch) -> Arc<Publisher> {
 impl Press {
     async fn new(complete_every: Option<i64>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&dir.path().join("ledger.sqlite")).unwrap());
+        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(dir.path().join("ledger.sqlite")).unwrap());
         let epoch = ledger.take_epoch("test", now()).await.unwrap();
         let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
         let ca = CertificateAuthority::self_signed(key, &CaProfile::named("Plant"), now() / 1000).unwrap();

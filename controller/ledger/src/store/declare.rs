@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::sql::{Connection, OptionalExtension as _, params};
 use certwave_core::model::{Identity, JobState, Millis, ObjectRef};
 use certwave_protocol::code::Code;
-use certwave_protocol::ids::BrokerId;
+use certwave_protocol::ids::{BrokerId, DeviceId};
 
 use super::column::Columns;
 use super::outcome;
@@ -131,13 +131,14 @@ fn one(db: &Connection, now: Millis, d: &Declaration, fleet: i64, only: Option<&
     if moved {
         outcome::leave(db, held.id, now)?;
     }
-    // A new object shows nothing yet.
+    // A new object shows nothing yet. What another one said of a hold is not its word: it is released by whoever is told to.
     db.prepare_cached(
         "UPDATE devices SET declared = 1, namespace = ?2, name = ?3, uid = ?4, fleet = ?5, labels = ?6, reenrol = ?7,
              revision = revision + 1,
              project_rev = CASE WHEN ?8 THEN revision + 1 ELSE project_rev END,
              projected_rev = CASE WHEN ?8 THEN 0 ELSE projected_rev END,
-             changed_at = CASE WHEN ?8 THEN ?9 ELSE changed_at END
+             changed_at = CASE WHEN ?8 THEN ?9 ELSE changed_at END,
+             revocation = CASE WHEN ?10 AND revocation LIKE 'hold %' THEN NULL ELSE revocation END
          WHERE id = ?1",
     )?
     .execute(params![
@@ -149,7 +150,8 @@ fn one(db: &Connection, now: Millis, d: &Declaration, fleet: i64, only: Option<&
         labels,
         reenrol,
         anew,
-        now
+        now,
+        !ours
     ])?;
     Ok(if held.declared {
         Declared::Changed
@@ -191,11 +193,20 @@ fn row_of(db: &Connection, object: &ObjectRef) -> Result<Option<i64>> {
         .optional()?)
 }
 
-/// An object is gone.
-pub(super) fn withdraw(db: &Connection, now: Millis, object: &ObjectRef) -> Result<Option<Identity>> {
+/// An object is gone, or none of the broker's (`only`) that is asked for.
+pub(super) fn withdraw(
+    db: &Connection,
+    now: Millis,
+    object: &ObjectRef,
+    only: Option<&str>,
+) -> Result<Option<Identity>> {
     let Some(id) = row_of(db, object)? else { return Ok(None) };
+    let identity = identity_of(db, id)?;
+    if only.is_some_and(|only| only != identity.broker.as_str()) {
+        return Ok(None);
+    }
     withdraw_row(db, now, id)?;
-    Ok(Some(identity_of(db, id)?))
+    Ok(Some(identity))
 }
 
 fn identity_of(db: &Connection, id: i64) -> Result<Identity> {
@@ -227,11 +238,14 @@ fn withdraw_row(db: &Connection, now: Millis, id: i64) -> Result<()> {
 }
 
 /// Objects that are gone, whose devices' revocations were declared.
-pub(super) fn withdrawn_revocations(db: &Connection, broker: &BrokerId) -> Result<Vec<ObjectRef>> {
+pub(super) fn withdrawn_revocations(db: &Connection, broker: &BrokerId) -> Result<Vec<(ObjectRef, DeviceId)>> {
     let mut get = db.prepare_cached(
-        "SELECT namespace, name FROM devices WHERE declared = 0 AND broker = ?1 AND revocation IS NOT NULL ORDER BY namespace, name",
+        "SELECT namespace, name, broker, device FROM devices WHERE declared = 0 AND broker = ?1 AND revocation IS NOT NULL",
     )?;
-    let rows = get.query_map([broker.as_str()], |row| Columns::of(row).object())?;
+    let rows = get.query_map([broker.as_str()], |row| {
+        let mut c = Columns::of(row);
+        Ok((c.object()?, c.identity()?.device))
+    })?;
     Ok(rows.collect::<crate::sql::Result<_>>()?)
 }
 

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use certwave_core::model::{Device, Identity, Millis, ObjectRef};
 use certwave_core::retire::{Phase, Retirement, RetirementCounts};
 use certwave_core::rollout::run::WaveCounts;
-use certwave_protocol::ids::{BrokerId, ClaimName, Epoch, Fingerprint};
+use certwave_protocol::ids::{BrokerId, ClaimName, DeviceId, Epoch, Fingerprint};
 
 #[async_trait]
 impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
@@ -47,14 +47,12 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
     async fn withdraw(&self, epoch: Epoch, now: Millis, object: &ObjectRef) -> Result<Option<Identity>> {
         let object = object.clone();
         self.fenced(epoch, move |db, term| {
-            let withdrawn = declare::withdraw(db, now, &object)?;
-            term.devices(&withdrawn)?;
-            Ok(withdrawn)
+            declare::withdraw(db, now, &object, term.broker())
         })
         .await
     }
 
-    async fn withdrawn_revocations(&self, broker: &BrokerId) -> Result<Vec<ObjectRef>> {
+    async fn withdrawn_revocations(&self, broker: &BrokerId) -> Result<Vec<(ObjectRef, DeviceId)>> {
         let broker = broker.clone();
         self.read(move |db| declare::withdrawn_revocations(db, &broker)).await
     }

@@ -122,7 +122,7 @@ pub(crate) async fn a_brokers_holder_changes_nothing_of_another_broker(ledger: A
         .unwrap();
 
     is_invalid(ledger.declare(two, NOW, vec![declaration(1)]).await);
-    is_invalid(ledger.withdraw(two, NOW, &object("plant", 0)).await);
+    assert_eq!(ledger.withdraw(two, NOW, &object("plant", 0)).await.unwrap(), None);
     is_invalid(ledger.write(two, Write::of(d.clone(), NOW)).await);
     is_invalid(ledger.projected(two, vec![(identity(0), 1)]).await);
     is_invalid(

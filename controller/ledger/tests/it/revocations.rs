@@ -284,7 +284,15 @@ pub(crate) async fn what_withdrawn_objects_declared_of_revocations_is_known(ledg
     for n in 1..3 {
         ledger.withdraw(epoch, NOW, &object("plant", n)).await.unwrap();
     }
-    assert_eq!(known().await, [object("plant", 1)]);
+    assert_eq!(known().await, [(object("plant", 1), identity(1).device)]);
+    // An object of another name has said nothing, and the hold is not its to release.
+    let mut other = declaration(1);
+    other.object = object("plant", 7);
+    ledger.declare(epoch, NOW, vec![other]).await.unwrap();
+    let page = ledger.declared_objects(&broker(), None, 9).await.unwrap();
+    let found = page.iter().find(|declared| declared.identity == identity(1)).unwrap();
+    assert!(!found.revocation);
+    assert_eq!(device(ledger, 1).await.bar, Some(Bar::Held));
     assert!(
         ledger
             .withdrawn_revocations(&"elsewhere".parse().unwrap())

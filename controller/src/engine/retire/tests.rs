@@ -135,7 +135,7 @@ impl World {
     /// The job that brought the second certificate is confirmed, the device is connected.
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&dir.path().join("ledger.sqlite")).unwrap());
+        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(dir.path().join("ledger.sqlite")).unwrap());
         let epoch = ledger.take_epoch("test", now()).await.unwrap();
         let id = Identity {
             broker: "b".parse().unwrap(),

@@ -61,7 +61,7 @@ struct World {
 impl World {
     async fn new(revoked: u8, fake: Fake) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&dir.path().join("ledger.sqlite")).unwrap());
+        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(dir.path().join("ledger.sqlite")).unwrap());
         let epoch = ledger.take_epoch("test", now()).await.unwrap();
         let (mut declarations, mut marks) = (Vec::new(), Vec::new());
         let identity = |n: u8| Identity {

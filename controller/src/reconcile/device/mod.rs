@@ -108,7 +108,7 @@ struct Intake {
     moving: Vec<ObjectRef>,
     /// Objects of which the ledger has a revocation or hold that they declare, or did before they were deleted: when they do no more, it
     /// must hear of it.
-    revoking: HashSet<Key>,
+    revoking: HashSet<(Key, DeviceId)>,
 }
 
 /// What an object declares.
@@ -153,8 +153,13 @@ impl Intake {
             let (key, declared) = (Key::of(&own), declared_digest(&object));
             match self.whose(key, &own, &object, waiting).await? {
                 Whose::Mine => {}
-                Whose::Anothers => continue,
+                Whose::Anothers => {
+                    // What it was before in this batch was let go.
+                    taken.retain(|other| other.key != key);
+                    continue;
+                }
                 Whose::Open => {
+                    taken.retain(|other| other.key != key);
                     // Perhaps its Fleet is only late.
                     if self.shared.broker().is_some() {
                         waiting.add(fleet_of(&own, &object));
@@ -172,7 +177,7 @@ impl Intake {
             let Ok(device) = object.spec.device_id.parse::<DeviceId>() else {
                 continue;
             };
-            let speaks = object.spec.revocation.is_some() || self.revoking.contains(&key);
+            let speaks = object.spec.revocation.is_some() || self.revoking.contains(&(key, device.clone()));
             let said = speaks.then(|| Said::of(&object, now_ms()));
             let Some(broker) = self.broker(&fleet) else {
                 // A fleet that is not ready must not keep a stolen device in.

@@ -122,7 +122,8 @@ impl Intake {
                 return Ok(());
             }
         }
-        let mut fault = self.declare_revocation(object, said).await?;
+        let device = &declaration.identity.device;
+        let mut fault = self.declare_revocation(object, device, said).await?;
         if let (None, Some(wanted)) = (&fault, &said.wanted) {
             let identity = &declaration.identity;
             let marks = persist(&shared, || ledger.marked(identity, MARKS)).await?;
@@ -138,7 +139,7 @@ impl Intake {
         let known = persist(&self.shared, || self.shared.ledger.device_by_object(object)).await?;
         if known.is_some_and(|known| known.id.device == *device) {
             // What cannot be carried out is told when the fleet is ready.
-            self.declare_revocation(object, said).await?;
+            self.declare_revocation(object, device, said).await?;
             if said.wanted.is_none() {
                 self.show_fault(object, None).await;
             }
@@ -147,12 +148,13 @@ impl Intake {
     }
 
     /// The object says nothing of a revocation any more, and did when nobody watched.
-    pub(super) async fn take_back(&mut self, object: &ObjectRef) -> Result<()> {
+    pub(super) async fn take_back(&mut self, object: &ObjectRef, device: &DeviceId) -> Result<()> {
         let api = self.shared.api::<DeviceCertificate>(&object.namespace);
         let found = persist(&self.shared, || api.get_opt(&object.name)).await?;
         // What has happened to it since it was listed the watch tells.
         if let Some(found) = found.filter(|found| found.spec.revocation.is_none()) {
-            self.declare_revocation(object, &Said::of(&found, now_ms())).await?;
+            self.declare_revocation(object, device, &Said::of(&found, now_ms()))
+                .await?;
             self.show_fault(object, None).await;
         }
         Ok(())
@@ -170,8 +172,13 @@ impl Intake {
     }
 
     /// Answers what of it cannot be carried out.
-    async fn declare_revocation(&mut self, object: &ObjectRef, said: &Said) -> Result<Option<Verdict>> {
-        let key = Key::of(object);
+    async fn declare_revocation(
+        &mut self,
+        object: &ObjectRef,
+        device: &DeviceId,
+        said: &Said,
+    ) -> Result<Option<Verdict>> {
+        let key = (Key::of(object), device.clone());
         if said.wanted.is_some() {
             self.revoking.insert(key);
         } else {

@@ -60,14 +60,15 @@ impl Intake {
                 if !seen && self.in_scope(&declared.object) {
                     self.vanished(&declared.object, waiting).await?;
                 } else if seen && declared.revocation && !self.declares_revocation(&declared.object) {
-                    self.take_back(&declared.object).await?;
+                    self.take_back(&declared.object, &declared.identity.device).await?;
                 }
             }
         }
         // Whoever comes by the name of one that is gone, and says nothing of it, takes its hold back.
         let ledger = &self.shared.ledger;
         let gone = persist(&self.shared, || ledger.withdrawn_revocations(&broker)).await?;
-        self.revoking.extend(gone.iter().map(Key::of));
+        self.revoking
+            .extend(gone.into_iter().map(|(object, device)| (Key::of(&object), device)));
         self.views.keep(self.pass);
         tracing::info!("every DeviceCertificate is known");
         Ok(())

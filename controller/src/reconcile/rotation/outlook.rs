@@ -172,6 +172,26 @@ fn stale(at: Option<Millis>, now: Millis) -> bool {
     at.is_none_or(|at| now < at || now - at >= FRESH)
 }
 
+/// How the waves stand by what was known of planned members that another job waits for, which is as good as offline; none where that is
+/// too old, or no device of a wave up to this one has a job under way or goes back.
+fn still(
+    tallies: &[WaveCounts],
+    wave: u32,
+    (at, elsewhere): &(Millis, Vec<u32>),
+    now: Millis,
+) -> Option<Vec<WaveCounts>> {
+    let mut begun = tallies.iter().take(wave as usize + 1);
+    let busy = begun.any(|wave| wave.in_flight + wave.reverting > 0);
+    (busy && !stale(Some(*at), now)).then(|| {
+        let mut counts = tallies.to_vec();
+        for (wave, elsewhere) in counts.iter_mut().zip(elsewhere) {
+            let elsewhere = wave.planned.min(*elsewhere);
+            (wave.planned, wave.offline) = (wave.planned - elsewhere, wave.offline + elsewhere);
+        }
+        counts
+    })
+}
+
 impl Outlooks {
     fn with<T>(&self, uid: &str, f: impl FnOnce(&mut Known) -> T) -> T {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -224,19 +244,10 @@ impl Outlooks {
         wave: u32,
         now: Millis,
     ) -> Result<Vec<WaveCounts>> {
-        let mut tallies = ledger.wave_tallies(uid).await?;
-        let begun = tallies.iter().take(wave as usize + 1);
-        let busy = begun.map(|wave| wave.in_flight + wave.reverting).sum::<u32>() > 0;
+        let tallies = ledger.wave_tallies(uid).await?;
         let known = self.with(uid, |known| known.elsewhere.clone());
-        if let Some((at, elsewhere)) = known
-            && busy
-            && !stale(Some(at), now)
-        {
-            for (wave, elsewhere) in tallies.iter_mut().zip(elsewhere) {
-                let elsewhere = elsewhere.min(wave.planned);
-                (wave.planned, wave.offline) = (wave.planned - elsewhere, wave.offline + elsewhere);
-            }
-            return Ok(tallies);
+        if let Some(counts) = known.and_then(|known| still(&tallies, wave, &known, now)) {
+            return Ok(counts);
         }
         let counts = ledger.wave_counts(uid).await?;
         let pairs = tallies.iter().zip(&counts);
@@ -282,5 +293,35 @@ impl Outlooks {
 
     pub(super) fn forget(&self, uid: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_elsewhere_is_counted_anew_where_a_wave_could_end_by_it() {
+        let wave = |planned, in_flight, reverting| WaveCounts {
+            planned,
+            in_flight,
+            reverting,
+            ..WaveCounts::default()
+        };
+        let known = (1000, vec![7, 90]);
+        let seen = |waves: &[WaveCounts], current, now| {
+            let counts = still(waves, current, &known, now)?;
+            Some(counts.iter().map(|c| (c.planned, c.offline)).collect::<Vec<_>>())
+        };
+        let both = Some(vec![(3, 7), (10, 90)]);
+        assert_eq!(seen(&[wave(10, 1, 0), wave(100, 0, 0)], 0, 1001), both);
+        assert_eq!(seen(&[wave(10, 0, 0), wave(100, 0, 1)], 1, 1001), both);
+        // Fewer are left by now.
+        assert_eq!(seen(&[wave(2, 1, 0)], 0, 1001), Some(vec![(0, 2)]));
+        // Nobody is busy, or nobody of a wave that has begun; it was long ago, or the clock was set back.
+        assert_eq!(seen(&[wave(10, 0, 0), wave(100, 0, 0)], 1, 1001), None);
+        assert_eq!(seen(&[wave(10, 0, 0), wave(100, 1, 0)], 0, 1001), None);
+        assert_eq!(seen(&[wave(10, 1, 0)], 0, 1000 + FRESH), None);
+        assert_eq!(seen(&[wave(10, 1, 0)], 0, 999), None);
     }
 }

@@ -368,7 +368,7 @@ async fn what_was_said_while_nobody_led_is_taken_over_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_hold_of_an_object_that_was_deleted_before_this_leader_ends_when_one_of_its_name_comes_without_it() {
+async fn a_hold_of_an_object_that_was_deleted_while_nobody_led_ends_when_one_of_its_name_comes_without_it() {
     let place = Place::apart("revoke").await;
     let scope = Some(place.namespace.clone());
     let client = place.client.clone();
