@@ -34,7 +34,7 @@ torture:  ## Everything goes wrong for ten minutes under 200 devices that rotate
 model:  ## Every state of controller and device with up to three faults: minutes, and some GiB.
 	cargo run --release -q -p certwave-proof -- 2
 
-soak:  ## The operator and all around it in simulated time, seed after seed. HOURS=n, MINUTES=n, SEEDS=n, FROM=n, DEVICES=n, MUTANT=name, KEEP_GOING=1; SEED=n replays one.
+soak:  ## The operator and all around it in simulated time, seed after seed. HOURS=n, MINUTES=n, SEEDS=n, FROM=n, DEVICES=n, PATIENCE=seconds for each, MUTANT=name, KEEP_GOING=1; SEED=n replays one.
 	cargo run --release -q -p certwave-simulation --bin certwave-soak
 
 crds:  ## Writes the CRDs' YAML and docs/crds.md from the Rust types.

@@ -2,7 +2,7 @@
 
 use certwave_agent::journal::{Journal, Phase};
 use certwave_agent::machine::{Effect, Signer};
-use certwave_core::model::{Device, JobState};
+use certwave_core::model::{Device, JobKind, JobState};
 use certwave_core::retire::{self, Act, Retirement, Why};
 use certwave_core::step::{self, Context, Decision, Event, Send};
 use certwave_protocol::code::Code;
@@ -22,6 +22,10 @@ pub enum Mutant {
     RevokesNewAtTimeout,
     /// The controller commits what was not tested.
     CommitsUntested,
+    /// The controller sends a device back by a certificate that was not tested for that.
+    CommitsUntestedWayBack,
+    /// The controller commits anchors that were not tested.
+    CommitsUntestedAnchors,
     /// The controller takes the new certificate for the current one as soon as it is tested.
     ConfirmsAtTested,
     /// The controller carries a confirmation out again when it is said again.
@@ -62,11 +66,13 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every one.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::RevokesOldAtIssue,
         Self::RevokesOldAtConfirm,
         Self::RevokesNewAtTimeout,
         Self::CommitsUntested,
+        Self::CommitsUntestedWayBack,
+        Self::CommitsUntestedAnchors,
         Self::ConfirmsAtTested,
         Self::ConfirmsTwice,
         Self::IgnoresLateProof,
@@ -116,8 +122,17 @@ impl Mutant {
         let committed = matches!(event, Event::Status { report, .. } if report.step == Step::Committed);
         let said = committed || matches!(event, Event::Tested { .. } | Event::Hello { .. });
         match (self, &mut *decision) {
-            (Self::CommitsUntested, Decision::Change { device, send }) => {
-                if let Some(job) = device.job.as_mut().filter(|j| j.state == JobState::Issued) {
+            (
+                Self::CommitsUntested | Self::CommitsUntestedWayBack | Self::CommitsUntestedAnchors,
+                Decision::Change { device, send },
+            ) => {
+                let meant = |kind: &JobKind| match self {
+                    Self::CommitsUntestedWayBack => *kind == JobKind::Rollback,
+                    Self::CommitsUntestedAnchors => matches!(kind, JobKind::Trust(_)),
+                    _ => true,
+                };
+                let job = device.job.as_mut();
+                if let Some(job) = job.filter(|j| j.state == JobState::Issued && meant(&j.kind)) {
                     job.committed = true;
                     *send = Some(Send::Commit);
                 }

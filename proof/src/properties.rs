@@ -29,6 +29,36 @@ pub fn all(scenario: &Scenario) -> Vec<Property<Fleet>> {
     all.push(Property::sometimes("a job is confirmed", |_, s: &State| {
         is(s, JobState::Confirmed)
     }));
+    if scenario.jobs > 1 && scenario.rollback {
+        all.push(Property::sometimes("a device goes back and says so", |_, s: &State| {
+            is_confirmed(s, |kind| *kind == JobKind::Rollback)
+        }));
+    }
+    if scenario.trust {
+        all.push(Property::sometimes("anchors are taken", |_, s: &State| {
+            is_confirmed(s, |kind| matches!(kind, JobKind::Trust(_)))
+        }));
+        all.push(Property::sometimes(
+            "a certificate follows the anchors",
+            |_, s: &State| {
+                let anchors = s.shown.obeyed.iter().any(|what| matches!(what, What::Bundle(_)));
+                anchors && is_confirmed(s, |kind| *kind == JobKind::Rotate)
+            },
+        ));
+    }
+    // What it does is a fault of its own.
+    if scenario.each.takeovers > 0 && scenario.faults > 1 {
+        all.push(Property::sometimes(
+            "a deposed controller is still there",
+            |_, s: &State| s.deposed,
+        ));
+    }
+    if scenario.each.person > 0 {
+        all.push(Property::sometimes(
+            "a person bars the device amid a job",
+            |_, s: &State| s.ledger.device.bar.is_some() && (is(s, JobState::Issued) || is(s, JobState::Committing)),
+        ));
+    }
     if scenario.each.deadlines > 0 {
         all.push(Property::sometimes("a job times out", |_, s: &State| {
             is(s, JobState::TimedOut)
@@ -46,6 +76,11 @@ pub fn all(scenario: &Scenario) -> Vec<Property<Fleet>> {
         ));
     }
     all
+}
+
+fn is_confirmed(state: &State, of: impl Fn(&JobKind) -> bool) -> bool {
+    let job = state.ledger.device.job.as_ref();
+    job.is_some_and(|job| job.state == JobState::Confirmed && of(&job.kind))
 }
 
 fn is(state: &State, wanted: JobState) -> bool {

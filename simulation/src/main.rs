@@ -5,6 +5,9 @@ use certwave_simulation::mutant::Mutant;
 use certwave_simulation::soak::{self, Options};
 use clap::Parser;
 
+/// How long one seed may take unless something else is said, seconds.
+const PATIENCE: u32 = 120;
+
 /// Simulates the operator, its devices and all that is around them, seed after seed, until one fails.
 #[derive(Parser)]
 #[command(name = "certwave-soak", version, about)]
@@ -40,7 +43,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     times: u64,
     /// How long one seed may take, real seconds.
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, env = "PATIENCE", default_value_t = PATIENCE)]
     patience: u32,
     /// Print each seed's history's hash.
     #[arg(long)]
@@ -125,5 +128,9 @@ fn replay(options: &Options) -> String {
         .mutant
         .map(|mutant| format!(" MUTANT={}", mutant.name()))
         .unwrap_or_default();
-    format!(" DEVICES={}{mutant}", options.devices)
+    let patience = match options.patience {
+        PATIENCE => String::new(),
+        other => format!(" PATIENCE={other}"),
+    };
+    format!(" DEVICES={}{mutant}{patience}", options.devices)
 }

@@ -1,7 +1,7 @@
 use std::num::NonZeroUsize;
 
 use certwave_proof::mutant::Mutant;
-use certwave_proof::scenario::{AGAIN, MISTAKE, QUIET, RETIRE, ROTATE, Scenario};
+use certwave_proof::scenario::{AGAIN, BACK, MISTAKE, QUIET, RETIRE, ROTATE, Scenario, TRUST};
 use certwave_proof::search::search;
 
 /// The smallest scenario in which a mutant shows.
@@ -15,6 +15,8 @@ fn where_it_shows(mutant: Mutant) -> Scenario {
         | Mutant::KeyOverActive
         | Mutant::ForgetsCommit
         | Mutant::LiesAboutRollback => QUIET,
+        Mutant::CommitsUntestedWayBack => BACK,
+        Mutant::CommitsUntestedAnchors => TRUST,
         Mutant::RevokesNewAtTimeout
         | Mutant::IgnoresLateProof
         | Mutant::IgnoresBar

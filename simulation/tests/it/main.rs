@@ -27,6 +27,7 @@ fn soak(arguments: &[&str]) -> Output {
         "WORKERS",
         "MUTANT",
         "KEEP_GOING",
+        "PATIENCE",
         "LOG",
     ] {
         command.env_remove(name);
