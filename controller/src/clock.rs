@@ -60,8 +60,8 @@ pub struct Clock {
     /// Ours minus the API server's, milliseconds, as far as it cannot be the time that the answer took.
     ahead: AtomicI64,
     trusted: watch::Sender<bool>,
-    /// When they agreed again, or ours has jumped, if they ever disagreed or it ever did.
-    agreed: Mutex<Option<Instant>>,
+    /// When they last agreed again or no more, or ours jumped, if they ever disagreed or it ever did; and what ours said then.
+    turned: Mutex<Option<(Instant, Millis)>>,
     /// Our clock when it was looked at last, and when that was.
     looked: Mutex<Option<(Millis, Instant)>>,
 }
@@ -71,7 +71,7 @@ impl Default for Clock {
         Self {
             ahead: AtomicI64::new(0),
             trusted: watch::Sender::new(true),
-            agreed: Mutex::default(),
+            turned: Mutex::default(),
             looked: Mutex::default(),
         }
     }
@@ -100,7 +100,8 @@ impl Clock {
             .trusted
             .send_if_modified(|before| std::mem::replace(before, trusted) != trusted);
         if turned {
-            *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            let turn = (Instant::now(), earlier(machine(), ahead));
+            *self.turned.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
         }
         if turned && trusted {
             tracing::info!("the clock agrees with the API server's again");
@@ -122,19 +123,28 @@ impl Clock {
         self.agreed_at(machine(), Instant::now())
     }
 
-    /// The same, with what our clock says at `now`. A jump need not take it out of [`TOLERANCE_S`], and the API server tells of it later.
+    /// When they last agreed again or no more, or ours jumped, as [`now`] had it then; `None` if that never was.
+    pub fn turned(&self) -> Option<Millis> {
+        self.look(machine(), Instant::now()).map(|(_, said)| said)
+    }
+
     fn agreed_at(&self, ours: Millis, now: Instant) -> Option<Duration> {
+        let turned = self.look(ours, now);
+        self.is_trusted()
+            .then(|| turned.map_or(Duration::MAX, |(at, _)| now.saturating_duration_since(at)))
+    }
+
+    /// Looks whether our clock, which says `ours`, has jumped. That need not take it out of [`TOLERANCE_S`], and the API server tells of it later.
+    fn look(&self, ours: Millis, now: Instant) -> Option<(Instant, Millis)> {
         let before = self
             .looked
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .replace((ours, now));
         if before.is_some_and(|(then, at)| jumped(ours - then, now.saturating_duration_since(at))) {
-            *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+            *self.turned.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, ours));
         }
-        let agreed = *self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_trusted()
-            .then(|| agreed.map_or(Duration::MAX, |at| now.saturating_duration_since(at)))
+        *self.turned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ours minus the API server's, seconds.
@@ -234,6 +244,8 @@ mod tests {
         assert_eq!(at(601, 250_000), Some(Duration::ZERO));
         assert_eq!(at(611, 250_000), Some(Duration::from_secs(10)));
         assert_eq!(at(612, 0), Some(Duration::ZERO), "and back");
+        let said = clock.turned.lock().map(|turned| turned.map(|(_, said)| said));
+        assert_eq!(said.ok().flatten(), Some(AT + 612_000), "what it said then");
     }
 
     #[test]

@@ -41,6 +41,13 @@ pub fn may_offer(now: Millis, device: &Device) -> bool {
     })
 }
 
+/// Whether the pause after a failure lasts. One that began in the future did so by a clock that was put back since; nobody knows when it would
+/// be over.
+fn pauses(now: Millis, device: &Device) -> bool {
+    let began = device.job.as_ref().is_none_or(|job| job.since <= now);
+    began && device.not_before.is_some_and(|end| end > now)
+}
+
 /// The next job that brings `device` closer to `target`, if it needs one now: trust first, then the leaf, as no leaf of
 /// a new CA may leave before its anchor is confirmed.
 pub fn next_job(now: Millis, device: &Device, target: &Target<'_>) -> Option<JobKind> {
@@ -48,7 +55,7 @@ pub fn next_job(now: Millis, device: &Device, target: &Target<'_>) -> Option<Job
     let expiry = current.not_after.saturating_mul(1000);
     // An expired credential cannot connect: only a permit and a claim help.
     let expired = expiry <= now;
-    if device.bar.is_some() || device.open_job().is_some() || expired || device.not_before.is_some_and(|t| t > now) {
+    if device.bar.is_some() || device.open_job().is_some() || expired || pauses(now, device) {
         return None;
     }
     let due = target

@@ -77,6 +77,7 @@ fn measure_step(report: &mut Report, plan: &Plan) -> Result<()> {
                 gates: Gates::Well,
                 fault: None,
                 ledger_out: None,
+                clock_turned: None,
                 starting: false,
                 preempted_by: None,
                 online: 0,

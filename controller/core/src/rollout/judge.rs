@@ -165,9 +165,10 @@ impl Judge<'_> {
         Some((Phase::Paused, Some(waiting)))
     }
 
-    /// An outage of the ledger is over when it is seen, as nothing can be judged before.
+    /// What is over when it is seen: nothing can be judged while the ledger is out, and a clock jumps at once.
     fn heed_outage(&mut self) {
-        let Some(at) = self.seen.ledger_out else { return };
+        let over = self.seen.ledger_out.max(self.seen.clock_turned);
+        let Some(at) = over else { return };
         if self.next.last_fault.is_none_or(|known| known < at) {
             self.next.soak_since = None;
             self.next.last_fault = Some(at);
@@ -428,8 +429,10 @@ impl Judge<'_> {
         }
         let soak = self.wave(present).map_or(0, |wave| wave.soak);
         if could && !self.strategy.emergency {
+            // What changed in the future did so by a clock that was put right since, and then the soak began anew.
+            let unchanged = |since: Millis| since >= changed || changed > self.now;
             let since = match self.next.soak_since {
-                Some(since) if since >= changed && since <= self.now => since,
+                Some(since) if unchanged(since) && since <= self.now => since,
                 _ => self.now,
             };
             let begins = self.next.soak_since.replace(since) != Some(since);

@@ -27,6 +27,7 @@ fn seen<'a>(waves: &'a [WaveCounts], control: Control<'a>) -> Seen<'a> {
         gates: Gates::Well,
         fault: None,
         ledger_out: None,
+        clock_turned: None,
         starting: false,
         preempted_by: None,
         online: 100,
@@ -154,6 +155,42 @@ fn who_is_silent_after_an_outage_of_the_ledger_is_not_offline_before_its_time_is
     let again = judge(NOW, &strategy, &plan(), &back.run, &seen);
     assert_eq!(again.run, back.run, "one outage counts once");
     let over = judge(out + 30_000, &strategy, &plan(), &back.run, &seen);
+    assert_eq!(over.run.wave, 1, "{:?}", over.waiting);
+}
+
+#[test]
+fn soak_begins_anew_when_the_clock_has_jumped() {
+    let mut strategy = Strategy::default();
+    strategy.waves[0].soak = 3_600_000;
+    let waves = canary(|wave| (wave.members, wave.confirmed, wave.changed) = (1, 1, NOW - 1_000));
+    let soaking = Run {
+        soak_since: Some(NOW),
+        ..Run::default()
+    };
+    // Two hours ahead, and nobody has waited.
+    let ahead = NOW + 7_200_000;
+    let right = seen(&waves, Control::default());
+    let jumped = Seen {
+        clock_turned: Some(ahead),
+        ..right
+    };
+    let anew = judge(ahead + 5, &strategy, &plan(), &soaking, &jumped);
+    assert_eq!((anew.phase, anew.run.wave), (Phase::Soaking, 0));
+    let over = judge(ahead + 5 + 3_600_000, &strategy, &plan(), &anew.run, &jumped);
+    assert_eq!(over.run.wave, 1, "one jump counts once: {:?}", over.waiting);
+    let without = judge(ahead + 5, &strategy, &plan(), &soaking, &right);
+    assert_eq!(without.run.wave, 1, "the time alone would have been enough");
+}
+
+#[test]
+fn soak_ends_though_a_device_has_changed_by_a_clock_that_was_years_ahead() {
+    let mut strategy = Strategy::default();
+    strategy.waves[0].soak = 60_000;
+    let waves = canary(|wave| (wave.members, wave.confirmed, wave.changed) = (1, 1, NOW + 86_400_000_000));
+    let seen = seen(&waves, Control::default());
+    let soaking = judge(NOW, &strategy, &plan(), &Run::default(), &seen);
+    assert_eq!((soaking.phase, soaking.run.soak_since), (Phase::Soaking, Some(NOW)));
+    let over = judge(NOW + 60_000, &strategy, &plan(), &soaking.run, &seen);
     assert_eq!(over.run.wave, 1, "{:?}", over.waiting);
 }
 

@@ -16,6 +16,12 @@ pub(super) fn identities(db: &Connection, sql: &str, params: &[&dyn ToSql]) -> R
     Ok(rows.collect::<crate::sql::Result<_>>()?)
 }
 
+/// That the pause after a failure is over at `now`, of a device by this name in a query. One that began in the future did so by a clock that
+/// was put back since; nobody knows when it would be over.
+pub(super) fn rested(device: &str, now: &str) -> String {
+    format!("({device}.not_before IS NULL OR {device}.not_before <= {now} OR {device}.job_since > {now})")
+}
+
 /// Devices whose time has come.
 pub(super) fn overdue(db: &Connection, broker: &BrokerId, now: Millis, limit: u32) -> Result<Vec<Identity>> {
     identities(
@@ -32,12 +38,15 @@ pub(super) fn due(db: &Connection, fleet: &FleetKey, query: &DueQuery) -> Result
     };
     identities(
         db,
-        "SELECT broker, device FROM devices
-         WHERE fleet = ?1 AND declared = 1 AND job_open = 0 AND bar IS NULL AND not_after > ?2 AND not_after < ?3
-             AND (not_before IS NULL OR not_before <= ?4)
-             AND (not_after < ?5 OR job_state IS NULL OR job_state NOT IN ('Rejected', 'Failed', 'RolledBack', 'TimedOut', 'Lost')
-                 OR job_state IN ('TimedOut', 'Lost') AND last_seen > job_since)
-         ORDER BY not_after, device LIMIT ?6",
+        &format!(
+            "SELECT broker, device FROM devices
+             WHERE fleet = ?1 AND declared = 1 AND job_open = 0 AND bar IS NULL AND not_after > ?2 AND not_after < ?3
+                 AND {}
+                 AND (not_after < ?5 OR job_state IS NULL OR job_state NOT IN ('Rejected', 'Failed', 'RolledBack', 'TimedOut', 'Lost')
+                     OR job_state IN ('TimedOut', 'Lost') AND last_seen > job_since)
+             ORDER BY not_after, device LIMIT ?6",
+            rested("devices", "?4")
+        ),
         params![
             fleet,
             query.now.div_euclid(1000),

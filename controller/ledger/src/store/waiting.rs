@@ -7,12 +7,16 @@ use crate::sql::{Connection, ToSql, params};
 
 use super::column::{Columns, to_json};
 use super::member;
+use super::query::rested;
 use crate::{Member, MemberQuery, Result};
 
 /// So many members are looked at one after the other; where too few of them are wanted, buckets tell where the others are.
 const NEAR: u32 = 1000;
 /// What keeps a planned member from starting whatever its bucket, with the present time as `?1` and, in seconds, `?2`.
-const READY: &str = "d.declared = 1 AND d.bar IS NULL AND d.job_open = 0 AND (d.not_before IS NULL OR d.not_before <= ?1) AND d.not_after > ?2";
+fn ready() -> String {
+    let rested = rested("d", "?1");
+    format!("d.declared = 1 AND d.bar IS NULL AND d.job_open = 0 AND {rested} AND d.not_after > ?2")
+}
 const ONE_BY_ONE: &str = "members m CROSS JOIN devices d ON d.id = m.device CROSS JOIN buckets b ON b.id = m.bucket";
 
 /// Planned members that may start now.
@@ -121,7 +125,7 @@ fn query(db: &Connection, q: &MemberQuery, from: &str, condition: &str, values: 
     let now_s = q.now.div_euclid(1000);
     let first: [&dyn ToSql; 3] = [&q.now, &now_s, &q.limit];
     let values: Vec<_> = first.iter().chain(values).copied().collect();
-    member::list(db, from, &format!("{READY} AND {condition} LIMIT ?3"), &values)
+    member::list(db, from, &format!("{} AND {condition} LIMIT ?3", ready()), &values)
 }
 
 /// A bucket with planned members.

@@ -27,7 +27,7 @@ pub(crate) async fn a_device_comes_back_as_it_was_written(ledger: Arc<dyn Ledger
             .unwrap();
     }
     let mut d = device(&*ledger, 0).await;
-    [d.current, d.previous, d.pending] = [0, 1, 2].map(|n| Some(Credential::from(&records[n])));
+    [d.previous, d.current, d.pending] = [0, 1, 2].map(|n| Some(Credential::from(&records[n])));
     d.bundle = Some(hash("bundle", 1));
     d.session = Some(Nonce([9; 16]));
     d.last_seen = Some(NOW);
@@ -63,10 +63,10 @@ pub(crate) async fn a_device_comes_back_as_it_was_written(ledger: Arc<dyn Ledger
         assert_eq!(device(&*ledger, 0).await, d);
         assert_eq!(ledger.device_by_object(&d.object).await.unwrap().unwrap(), d);
     }
-    let stored = ledger.certificate(&records[0].fingerprint).await.unwrap().unwrap();
+    let stored = ledger.certificate(&records[1].fingerprint).await.unwrap().unwrap();
     assert_eq!(
         (&stored.record, stored.sent_at, stored.confirmed_at),
-        (&records[0], None, Some(NOW))
+        (&records[1], None, Some(NOW))
     );
     assert_eq!(ledger.certificate(&hash("certificate", 99)).await.unwrap(), None);
     let mut write = Write::of(d, NOW + 5);
@@ -200,6 +200,16 @@ pub(crate) async fn due_are_idle_enrolled_devices_whose_certificates_end_soon(le
         "its pause is over"
     );
     assert!(ledger.due(&fleet("nobody's"), &query).await.unwrap().is_empty());
+
+    // A clock that was a year ahead has let a job fail, and was put back.
+    let ahead = NOW + 365 * DAY_S * 1000;
+    change(&*ledger, epoch, 2, |d| {
+        let mut failed = job(2, JobState::Cancelled);
+        failed.since = ahead;
+        (d.job, d.not_before) = (Some(failed), Some(ahead + 60_000));
+    })
+    .await;
+    assert_eq!(due(&query).await, [identity(5), identity(2), identity(3)]);
 }
 
 /// Devices 0 to 9, of which device `n` has had a job that ended in a way of its own; 9 has never had one.

@@ -65,6 +65,8 @@ impl Rotations {
             },
             fault: fault.as_ref().map(|verdict| verdict.message.as_str()),
             ledger_out: self.shared.registry.ledger_was_out(),
+            // Looked at after `now` was: a jump in between counts.
+            clock_turned: self.shared.publisher.clock().turned(),
             starting: self.starting(needs.as_ref().ok()),
             preempted_by: other.as_deref(),
             online: online.unwrap_or(0),

@@ -16,6 +16,8 @@ pub struct Seen<'a> {
     pub fault: Option<&'a str>,
     /// When the ledger was last out, if it was: nobody was heard then, and nothing could be judged.
     pub ledger_out: Option<Millis>,
+    /// When our clock last jumped or was put right, if it did: times that were written down before may be off.
+    pub clock_turned: Option<Millis>,
     /// This process has only just begun and has not reached the broker yet: no fault, but nothing starts either.
     pub starting: bool,
     /// Another Rotation that has precedence.

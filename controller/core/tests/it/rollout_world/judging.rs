@@ -49,6 +49,7 @@ impl World {
             },
             fault: self.fault.then_some("no broker"),
             ledger_out: None,
+            clock_turned: None,
             starting: false,
             preempted_by: self.preempted.then_some("another"),
             online: 0,
