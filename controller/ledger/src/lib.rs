@@ -370,8 +370,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// clocks. A Rotation that moves the fleet to another CA skips nobody. Answers how many.
     async fn skip_renewed(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32>;
     /// Skips the planned members without an open job whose certificate has expired meanwhile: they cannot connect any more,
-    /// and no turn of theirs comes; gives up on sending back those whose previous certificate has. Answers how many. To be
-    /// called now and then, lest the Rotation wait for them for ever.
+    /// and no turn of theirs comes; gives up on sending back those whose previous certificate has, and those that went back by
+    /// themselves. Answers how many. To be called now and then, lest the Rotation wait for them for ever.
     async fn skip_expired(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32>;
     /// Members that went wrong.
     async fn rotation_examples(&self, uid: &str, limit: u32) -> Result<Vec<RotationExample>>;

@@ -139,8 +139,9 @@ pub struct Retry {
     pub reverted: bool,
 }
 
-/// Confirmed members that are sent back. One becomes [`Reverting`](MemberOutcome::Reverting) if it has had no other job since
-/// and its previous certificate may be used again, else [`Unreverted`](MemberOutcome::Unreverted).
+/// Confirmed members that are sent back. One that has had no other job since becomes [`Reverted`](MemberOutcome::Reverted) if it went back by
+/// itself, [`Reverting`](MemberOutcome::Reverting) if its previous certificate may be used again; any other
+/// [`Unreverted`](MemberOutcome::Unreverted).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revert {
     /// The first wave concerned.
@@ -246,7 +247,7 @@ pub enum MemberOutcome {
     Skipped,
     /// On the new certificate and to be sent back: its rollback job is open, or still to be made.
     Reverting,
-    /// Sent back to the old certificate, by proof.
+    /// Back on the old certificate, by proof: sent back, or gone back by itself when it was to be.
     Reverted,
     /// Should have gone back and did not, or could not.
     Unreverted,

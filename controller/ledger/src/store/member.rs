@@ -11,6 +11,10 @@ use crate::{Member, Result, Retry, Revert, RotationExample};
 const UNMARKED: &str = "NOT EXISTS (SELECT 1 FROM marks k WHERE k.issuer = p.issuer AND k.serial = p.serial
     AND (k.held_at IS NOT NULL OR k.revoked_at IS NOT NULL))";
 
+/// Of a member `m` and its device `d`: it starts from a certificate of before the Rotation, as it went back by itself. Then its previous
+/// one is the newer one, which nobody is sent to.
+const BACK: &str = "coalesce(d.current <= m.held, FALSE)";
+
 /// The Rotation's row.
 pub(super) fn rotation(db: &Connection, uid: &str) -> Result<Option<i64>> {
     let mut get = db.prepare_cached("SELECT id FROM rotations WHERE uid = ?1")?;
@@ -60,13 +64,13 @@ pub(super) fn retryable(
     // A timed-out job loses its deadline, after which it would be lost, when its device is heard.
     query::identities(
         db,
-        "SELECT d.broker, d.device
+        &format!("SELECT d.broker, d.device
          FROM rotations r CROSS JOIN members m ON m.rotation = r.id CROSS JOIN devices d ON d.id = m.device
              CROSS JOIN jobs j ON j.id = m.job
          WHERE r.uid = ?1 AND m.outcome = 'TimedOut' AND d.declared = 1 AND d.bar IS NULL AND d.fleet = r.fleet AND d.job_open = 0
-             AND (d.not_before IS NULL OR d.not_before <= ?2) AND d.not_after > ?5
+             AND {} AND d.not_after > ?5
              AND j.committed = 0 AND j.attempt <= ?3 AND (j.deadline IS NULL OR d.last_seen > j.since)
-         ORDER BY m.wave, m.ordinal LIMIT ?4",
+         ORDER BY m.wave, m.ordinal LIMIT ?4", query::rested("d", "?2")),
         params![uid, now, max_retries, limit, now.div_euclid(1000)],
     )
 }
@@ -78,9 +82,10 @@ pub(super) fn reverting(db: &Connection, uid: &str, now: Millis, limit: u32) -> 
         &format!(
             "SELECT d.broker, d.device FROM members m JOIN devices d ON d.id = m.device LEFT JOIN certificates p ON p.id = d.previous
              WHERE m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.outcome = 'Reverting'
-                 AND d.declared = 1 AND d.bar IS NULL AND d.job_open = 0 AND (d.not_before IS NULL OR d.not_before <= ?2)
-                 AND {UNMARKED}
-             ORDER BY m.wave, m.ordinal LIMIT ?3"
+                 AND d.declared = 1 AND d.bar IS NULL AND d.job_open = 0 AND {}
+                 AND {UNMARKED} AND NOT {BACK}
+             ORDER BY m.wave, m.ordinal LIMIT ?3",
+            query::rested("d", "?2")
         ),
         params![uid, now, limit],
     )
@@ -121,7 +126,8 @@ pub(super) fn examples(db: &Connection, uid: &str, limit: u32) -> Result<Vec<Rot
     Ok(rows.collect::<crate::sql::Result<_>>()?)
 }
 
-/// Members that cannot be helped any more: planned ones that have expired, and those whose way back has.
+/// Members that cannot be helped any more: planned ones that have expired, and those whose way back has. Or that need no help any more, as
+/// they went back by themselves.
 pub(super) fn skip_expired(db: &Connection, uid: &str, now: Millis) -> Result<u32> {
     let now_s = now.div_euclid(1000);
     // The empty text keeps the database from going through all planned members in place of the expired devices.
@@ -133,6 +139,13 @@ pub(super) fn skip_expired(db: &Connection, uid: &str, now: Millis) -> Result<u3
                      WHERE r.uid = ?1 AND d.declared = 1 AND d.job_open = 0 AND d.not_after <= ?2)",
         )?
         .execute(params![uid, now_s, now])?;
+    let back = db
+        .prepare_cached(&format!(
+            "UPDATE members AS m SET outcome = 'Reverted', changed = ?2
+             WHERE m.rotation = (SELECT id FROM rotations WHERE uid = ?1) AND m.outcome = 'Reverting'
+                 AND EXISTS (SELECT 1 FROM devices d WHERE d.id = m.device AND d.job_open = 0 AND {BACK})"
+        ))?
+        .execute(params![uid, now])?;
     let stuck = db
         .prepare_cached(&format!(
             "UPDATE members SET outcome = 'Unreverted', changed = ?3
@@ -142,7 +155,7 @@ pub(super) fn skip_expired(db: &Connection, uid: &str, now: Millis) -> Result<u3
                          AND (coalesce(p.not_after <= ?2, TRUE) OR NOT {UNMARKED}))"
         ))?
         .execute(params![uid, now_s, now])?;
-    count(skipped + stuck)
+    count(skipped + back + stuck)
 }
 
 /// Members that another Rotation has rotated meanwhile: whose certificate was issued after the one with which they came. Which is the
@@ -223,14 +236,16 @@ pub(super) fn substitute(db: &Connection, rotation: i64, wave: u32, now: Millis)
 pub(super) fn revert(db: &Connection, rotation: i64, revert: &Revert, now: Millis) -> Result<()> {
     // The previous certificate is the one from before this Rotation only while the member's job is the device's last one.
     db.prepare_cached(&format!(
-        "UPDATE members SET changed = ?6, outcome = CASE WHEN EXISTS (SELECT 1
+        "UPDATE members AS m SET changed = ?6, outcome = CASE WHEN EXISTS (SELECT 1
+                 FROM devices d WHERE d.id = m.device AND d.job = m.job AND d.job_open = 0 AND {BACK})
+             THEN 'Reverted' WHEN EXISTS (SELECT 1
                  FROM devices d JOIN certificates p ON p.id = d.previous JOIN certificates c ON c.id = d.current
-                 WHERE d.id = members.device AND d.declared = 1 AND d.bar IS NULL AND d.job = members.job AND d.job_open = 0
+                 WHERE d.id = m.device AND d.declared = 1 AND d.bar IS NULL AND d.job = m.job AND d.job_open = 0
                      AND {UNMARKED}
                      AND d.fleet = (SELECT fleet FROM rotations WHERE id = ?1)
                      AND p.not_after >= ?4 AND c.confirmed_at >= ?5)
              THEN 'Reverting' ELSE 'Unreverted' END
-         WHERE rotation = ?1 AND outcome = 'Confirmed' AND wave BETWEEN ?2 AND ?3"
+         WHERE m.rotation = ?1 AND m.outcome = 'Confirmed' AND m.wave BETWEEN ?2 AND ?3"
     ))?
     .execute(params![
         rotation,

@@ -4,7 +4,7 @@ use crate::sql::{Connection, OptionalExtension as _, params};
 use certwave_core::model::{Identity, Job, JobKind, JobState, Millis};
 
 use super::column::{Columns, Word as _};
-use crate::{MemberOutcome, Result};
+use crate::{LedgerError, MemberOutcome, Result};
 
 /// The device leaves its fleet, and with it the turns it had in the fleet's Rotations. An open job goes on.
 pub(super) fn leave(db: &Connection, device: i64, now: Millis) -> Result<()> {
@@ -34,7 +34,16 @@ pub(super) fn cancelled(db: &Connection, device: i64, now: Millis) -> Result<()>
 
 /// The device gets another job. The one it has (its row names it still) will not end any more if it has not by now, as when
 /// an enrolment takes its place; and its previous certificate will be another one, which nobody is to be sent back to.
+///
+/// # Errors
+/// [`LedgerError::Conflict`] where it is a way back, and the device went that way by itself: its previous certificate is the newer one.
 pub(super) fn superseded(db: &Connection, device: i64, job: &Job, now: Millis) -> Result<()> {
+    if job.kind == JobKind::Rollback {
+        let mut forward = db.prepare_cached("SELECT coalesce(previous > current, FALSE) FROM devices WHERE id = ?1")?;
+        if forward.query_row([device], |row| row.get(0))? {
+            return Err(LedgerError::Conflict);
+        }
+    }
     db.prepare_cached(
         "UPDATE members SET outcome = 'Skipped', changed = ?2
          WHERE device = ?1 AND outcome = 'Running' AND rotation = (SELECT r.id FROM rotations r

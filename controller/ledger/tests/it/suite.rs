@@ -50,6 +50,7 @@ macro_rules! suite {
             staged::waiting_members_are_found_behind_any_number_that_may_not_start
             turns::a_timed_out_member_counts_as_gone_until_it_accepts_another_job
             turns::who_timed_out_is_tried_again_once_heard
+            turns::who_went_back_by_itself_is_not_sent_to_the_new_certificate
             turns::confirmed_members_are_sent_back_while_they_can_be
             turns::nobody_waits_for_a_way_back_that_is_closed
             turns::a_way_back_that_is_called_off_leaves_the_new_certificate

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use certwave_core::model::{Credential, JobKind, JobState};
+use certwave_core::model::{Credential, Device, JobKind, JobState};
 use certwave_core::rollout::run::{Run, WaveCounts};
-use certwave_ledger::{Declaration, Ledger, MemberOutcome, NewMember, Retry, Revert, RotationOutcome, RunWrite, Write};
+use certwave_ledger::{
+    Declaration, Ledger, LedgerError, MemberOutcome, NewMember, Retry, Revert, RotationOutcome, RunWrite, Write,
+};
 use certwave_protocol::ids::Epoch;
 
 use crate::fixtures::*;
@@ -84,6 +86,48 @@ pub(crate) async fn who_timed_out_is_tried_again_once_heard(ledger: Arc<dyn Ledg
     assert_eq!(ledger.retryable("r", NOW, 3, 9).await.unwrap(), [1, 3].map(identity));
     let expired = NOW + 10 * DAY_S * 1000;
     assert!(ledger.retryable("r", expired, 9, 9).await.unwrap().is_empty());
+}
+
+pub(crate) async fn who_went_back_by_itself_is_not_sent_to_the_new_certificate(ledger: Arc<dyn Ledger>) {
+    let epoch = staged(&*ledger, &[0, 0, 0]).await;
+    for n in 0..3 {
+        confirm(&*ledger, epoch, n, u64::from(n), NOW).await;
+    }
+    let go_back = |d: &mut Device| std::mem::swap(&mut d.current, &mut d.previous);
+    change(&*ledger, epoch, 0, go_back).await;
+    let revert = RunWrite {
+        revert: Some(Revert {
+            from_wave: 0,
+            through_wave: 0,
+            min_not_after_s: NOW_S,
+            confirmed_after: NOW,
+        }),
+        ..RunWrite::of(Run::default())
+    };
+    step(&*ledger, epoch, revert).await;
+    assert_eq!(outcome(&*ledger, 0).await, MemberOutcome::Reverted, "it is back");
+    assert_eq!(ledger.reverting("r", NOW, 9).await.unwrap(), [1, 2].map(identity));
+
+    // Another goes back before its job is made: nobody asks it to, and whoever was about to may not.
+    change(&*ledger, epoch, 1, go_back).await;
+    assert_eq!(ledger.reverting("r", NOW, 9).await.unwrap(), [identity(2)]);
+    let mut d = device(&*ledger, 1).await;
+    let mut way_back = job(51, JobState::Queued);
+    (way_back.kind, way_back.rotation) = (JobKind::Rollback, Some("r".to_owned()));
+    d.job = Some(way_back);
+    let refused = ledger.write(epoch, Write::of(d, NOW)).await;
+    assert!(matches!(refused, Err(LedgerError::Conflict)), "{refused:?}");
+    assert_eq!(outcome(&*ledger, 1).await, MemberOutcome::Reverting);
+    assert_eq!(ledger.skip_expired(epoch, "r", NOW + 2).await.unwrap(), 1);
+    assert_eq!(outcome(&*ledger, 1).await, MemberOutcome::Reverted);
+    let expected = WaveCounts {
+        members: 3,
+        reverting: 1,
+        reverted: 2,
+        changed: NOW + 2,
+        ..WaveCounts::default()
+    };
+    assert_eq!(counts(&*ledger, 0).await, expected);
 }
 
 pub(crate) async fn confirmed_members_are_sent_back_while_they_can_be(ledger: Arc<dyn Ledger>) {

@@ -3,7 +3,7 @@
 use certwave_ledger::{Candidate, DueQuery, Ledger, MemberOutcome, MemberQuery};
 
 use super::DEVICES;
-use super::plain::Model;
+use super::plain::{Model, Place};
 use crate::fixtures::*;
 
 /// They do.
@@ -38,7 +38,8 @@ pub(super) async fn compare(ledger: &dyn Ledger, model: &Model) {
         .filter(|n| {
             let d = &model.devices[*n as usize];
             let may = d.declared && !d.open() && d.not_before.is_none_or(|t| t <= model.now);
-            may && model.outcome(*n) == Some(MemberOutcome::Reverting)
+            let waits = |p: &Place| p.outcome == MemberOutcome::Reverting && !d.is_back(p);
+            may && model.members.get(n).is_some_and(waits)
         })
         .filter_map(|n| model.member(n))
         .collect();
@@ -63,7 +64,7 @@ pub(super) async fn compare(ledger: &dyn Ledger, model: &Model) {
     assert_eq!(
         found.into_iter().map(told).collect::<Vec<_>>(),
         strangers
-            .map(|n| of(n, model.devices[*n as usize].certificate > 0))
+            .map(|n| of(n, model.devices[*n as usize].current.number > 0))
             .collect::<Vec<_>>()
     );
     let query = DueQuery {

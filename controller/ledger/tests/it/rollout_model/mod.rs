@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use certwave_core::model::{Credential, JobKind, JobState, Millis};
 use certwave_core::rollout::run::Run;
 use certwave_ledger::{
-    Declaration, DeviceRow, Ledger, MemberOutcome, NewMember, RotationOutcome, RotationRecord, RunWrite, SqlLedger,
-    SqliteLedger, Write,
+    Declaration, DeviceRow, Ledger, LedgerError, MemberOutcome, NewMember, RotationOutcome, RotationRecord, RunWrite,
+    SqlLedger, SqliteLedger, Write,
 };
 use certwave_protocol::ids::Epoch;
 use proptest::prelude::*;
@@ -52,10 +52,12 @@ async fn start(ledger: &dyn Ledger) -> (Epoch, Model) {
                 declared: true,
                 pumps: true,
                 job: None,
-                not_after: NOW_S + (3 + i64::from(n)) * DAY_S,
+                current: plain::Certificate {
+                    number: 0,
+                    not_after: NOW_S + (3 + i64::from(n)) * DAY_S,
+                    confirmed_at: NOW,
+                },
                 previous: None,
-                confirmed_at: NOW,
-                certificate: 0,
                 not_before: None,
                 last_seen: None,
             })
@@ -135,7 +137,12 @@ async fn apply(ledger: &dyn Ledger, epoch: Epoch, model: &mut Model, op: Op) {
                 certificate: record,
                 ..Write::of(d, model.now)
             };
-            ledger.write(epoch, write).await.unwrap();
+            let written = ledger.write(epoch, write).await;
+            if new && job.kind == plain::ROLLBACK && model.devices[n as usize].went_back() {
+                assert!(matches!(written, Err(LedgerError::Conflict)), "{written:?}");
+                return;
+            }
+            written.unwrap();
 
             let withdrawn = !model.devices[n as usize].declared && state == JobState::Queued;
             if withdrawn {
@@ -150,9 +157,24 @@ async fn apply(ledger: &dyn Ledger, epoch: Epoch, model: &mut Model, op: Op) {
             d.not_before = pause.then_some(now + HALF_DAY);
             d.job = Some(job);
             if renewed {
-                (d.previous, d.not_after) = (Some(d.not_after), NOW_S + days * DAY_S);
-                d.confirmed_at = now;
-                d.certificate += 1;
+                let new = plain::Certificate {
+                    number: model.next,
+                    not_after: NOW_S + days * DAY_S,
+                    confirmed_at: now,
+                };
+                d.previous = Some(std::mem::replace(&mut d.current, new));
+            }
+        }
+        Op::GoBack(n) => {
+            let mut d = device(ledger, n).await;
+            if d.previous.is_none() || model.devices[n as usize].open() {
+                return;
+            }
+            std::mem::swap(&mut d.current, &mut d.previous);
+            ledger.write(epoch, Write::of(d, model.now)).await.unwrap();
+            let d = &mut model.devices[n as usize];
+            if let Some(previous) = d.previous.as_mut() {
+                std::mem::swap(&mut d.current, previous);
             }
         }
         Op::Heard(n) => {
@@ -220,17 +242,16 @@ async fn apply(ledger: &dyn Ledger, epoch: Epoch, model: &mut Model, op: Op) {
             };
             if run(model, write).await {
                 model.each(|d, p| {
-                    let back = d.home()
-                        && !d.open()
-                        && d.job.as_ref().map(|j| j.id) == p.job
-                        && d.previous.is_some_and(|end| end >= revert.min_not_after_s)
-                        && d.confirmed_at >= revert.confirmed_after;
+                    let last = !d.open() && d.job.as_ref().map(|j| j.id) == p.job;
+                    let can = d.home()
+                        && d.previous.is_some_and(|c| c.not_after >= revert.min_not_after_s)
+                        && d.current.confirmed_at >= revert.confirmed_after;
                     let concerned = p.outcome == MemberOutcome::Confirmed
                         && (revert.from_wave..=revert.through_wave).contains(&p.new.wave);
-                    concerned.then_some(if back {
-                        MemberOutcome::Reverting
-                    } else {
-                        MemberOutcome::Unreverted
+                    concerned.then_some(match last {
+                        true if d.is_back(p) => MemberOutcome::Reverted,
+                        true if can => MemberOutcome::Reverting,
+                        _ => MemberOutcome::Unreverted,
                     })
                 });
             }
@@ -258,8 +279,11 @@ async fn apply(ledger: &dyn Ledger, epoch: Epoch, model: &mut Model, op: Op) {
             ledger.skip_expired(epoch, "r", model.now).await.unwrap();
             let now_s = model.now / 1000;
             model.each(|d, p| match p.outcome {
-                MemberOutcome::Planned if d.home() && !d.open() && d.not_after <= now_s => Some(MemberOutcome::Skipped),
-                MemberOutcome::Reverting if !d.open() && d.previous.is_none_or(|end| end <= now_s) => {
+                MemberOutcome::Planned if d.home() && !d.open() && d.current.not_after <= now_s => {
+                    Some(MemberOutcome::Skipped)
+                }
+                MemberOutcome::Reverting if !d.open() && d.is_back(p) => Some(MemberOutcome::Reverted),
+                MemberOutcome::Reverting if !d.open() && d.previous.is_none_or(|c| c.not_after <= now_s) => {
                     Some(MemberOutcome::Unreverted)
                 }
                 _ => None,
@@ -268,7 +292,7 @@ async fn apply(ledger: &dyn Ledger, epoch: Epoch, model: &mut Model, op: Op) {
         Op::SkipRenewed => {
             ledger.skip_renewed(epoch, "r", model.now).await.unwrap();
             model.each(|d, p| {
-                let renewed = p.outcome == MemberOutcome::Planned && !d.open() && d.certificate > p.held;
+                let renewed = p.outcome == MemberOutcome::Planned && !d.open() && !d.is_back(p);
                 renewed.then_some(MemberOutcome::Skipped)
             });
         }

@@ -42,6 +42,8 @@ pub(super) enum Op {
     /// What waits is cancelled.
     CallOff,
     Heard(u32),
+    /// It goes back to its other certificate by itself, or forward again.
+    GoBack(u32),
     Withdraw(u32),
     Declare(u32, bool),
     Retry(Retry),
@@ -73,6 +75,7 @@ pub(super) fn op() -> impl proptest::strategy::Strategy<Value = Op> {
         2 => Just(Op::SendBack),
         2 => Just(Op::CallOff),
         2 => (0..DEVICES).prop_map(Op::Heard),
+        2 => (0..DEVICES).prop_map(Op::GoBack),
         1 => (0..DEVICES).prop_map(Op::Withdraw),
         2 => (0..DEVICES, any::<bool>()).prop_map(|(n, pumps)| Op::Declare(n, pumps)),
         2 => (0..WAVES, any::<bool>(), any::<bool>())
@@ -110,7 +113,7 @@ pub(super) fn each(model: &Model, op: Op) -> Vec<Op> {
     let concerned = |n: &u32| {
         let d = &model.devices[*n as usize];
         match fresh {
-            Some(_) => model.outcome(*n) == Some(MemberOutcome::Reverting) && !d.open(),
+            Some(_) => model.outcome(*n) == Some(MemberOutcome::Reverting) && !d.open() && !d.went_back(),
             None => d.job.as_ref().is_some_and(|j| j.state == JobState::Queued),
         }
     };

@@ -20,17 +20,23 @@ pub(super) struct Job {
     pub(super) since: Millis,
 }
 
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Certificate {
+    /// In the order in which they were issued.
+    pub(super) number: u64,
+    /// Unix seconds.
+    pub(super) not_after: i64,
+    pub(super) confirmed_at: Millis,
+}
+
 /// A device as far as Rotations care.
 #[derive(Debug, Clone)]
 pub(super) struct Device {
     pub(super) declared: bool,
     pub(super) pumps: bool,
     pub(super) job: Option<Job>,
-    pub(super) not_after: i64,
-    pub(super) previous: Option<i64>,
-    pub(super) confirmed_at: Millis,
-    /// Counted up with each certificate.
-    pub(super) certificate: u64,
+    pub(super) current: Certificate,
+    pub(super) previous: Option<Certificate>,
     pub(super) not_before: Option<Millis>,
     pub(super) last_seen: Option<Millis>,
 }
@@ -46,6 +52,17 @@ impl Device {
 
     pub(super) fn home(&self) -> bool {
         self.declared && self.pumps
+    }
+
+    /// It starts from what it had when it became a member.
+    pub(super) fn is_back(&self, place: &Place) -> bool {
+        self.current.number <= place.held
+    }
+
+    /// Its previous certificate is the newer one: nobody sends it there.
+    pub(super) fn went_back(&self) -> bool {
+        self.previous
+            .is_some_and(|previous| previous.number > self.current.number)
     }
 
     /// Its last job went wrong, and if it vanished, it has not been heard since.
@@ -112,14 +129,14 @@ impl Model {
             ordinal: place.new.ordinal,
             group: place.new.group.clone(),
             windows: place.new.windows,
-            not_after: self.devices[n as usize].not_after,
+            not_after: self.devices[n as usize].current.not_after,
             outcome: place.outcome,
         })
     }
 
     pub(super) fn join(&mut self, n: u32, new: NewMember) {
         let d = &self.devices[n as usize];
-        let alive = d.home() && d.not_after > self.now / 1000;
+        let alive = d.home() && d.current.not_after > self.now / 1000;
         let outcome = if alive {
             MemberOutcome::Planned
         } else {
@@ -132,7 +149,7 @@ impl Model {
                 new,
                 outcome,
                 job: None,
-                held: d.certificate,
+                held: d.current.number,
             });
         }
     }
@@ -265,7 +282,10 @@ impl Model {
     pub(super) fn substitute(&mut self, wave: u32) {
         let later = self.members.iter().filter(|(n, p)| {
             let d = &self.devices[**n as usize];
-            p.outcome == MemberOutcome::Planned && p.new.wave > wave && !d.open() && d.not_after > self.now / 1000
+            p.outcome == MemberOutcome::Planned
+                && p.new.wave > wave
+                && !d.open()
+                && d.current.not_after > self.now / 1000
         });
         let found = later.min_by_key(|(n, p)| {
             let heard = Reverse(self.devices[**n as usize].last_seen);
@@ -286,7 +306,7 @@ impl Model {
     pub(super) fn candidates(&self) -> Vec<u32> {
         let alive = |n: &u32| {
             let d = &self.devices[*n as usize];
-            d.home() && d.not_after > self.now / 1000
+            d.home() && d.current.not_after > self.now / 1000
         };
         (0..DEVICES).filter(alive).collect()
     }
@@ -297,8 +317,10 @@ impl Model {
             .into_iter()
             .map(|n| (&self.devices[n as usize], n))
             .filter(|(d, _)| !d.open() && d.not_before.is_none_or(|t| t <= q.now))
-            .filter(|(d, _)| d.not_after < q.expires_before_s && (d.not_after < q.failed_before_s || !d.failed()))
-            .map(|(d, n)| (d.not_after, n))
+            .filter(|(d, _)| {
+                d.current.not_after < q.expires_before_s && (d.current.not_after < q.failed_before_s || !d.failed())
+            })
+            .map(|(d, n)| (d.current.not_after, n))
             .collect();
         due.sort_unstable();
         due.into_iter().map(|(_, n)| identity(n)).collect()
@@ -308,7 +330,7 @@ impl Model {
         let mut waiting: Vec<_> = (0..DEVICES)
             .filter(|n| {
                 let d = &self.devices[*n as usize];
-                d.declared && !d.open() && d.not_before.is_none_or(|t| t <= q.now) && d.not_after > q.now / 1000
+                d.declared && !d.open() && d.not_before.is_none_or(|t| t <= q.now) && d.current.not_after > q.now / 1000
             })
             .filter_map(|n| self.member(n))
             .filter(|m| m.outcome == MemberOutcome::Planned && m.wave <= q.through_wave)
