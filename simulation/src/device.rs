@@ -1,5 +1,6 @@
 //! Devices: the agent's own driver and state machine over a disk in memory and the simulated broker.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use certwave_agent::claim::Claim;
 use certwave_agent::device::Device;
 use certwave_agent::disk::{Access, Disk, Fuse, MemoryDisk};
 use certwave_agent::hooks::Hooks;
-use certwave_agent::journal::Journal;
+use certwave_agent::journal::{Goal, Journal};
 use certwave_agent::machine::{Config, Effect, Failure, State, Via};
 use certwave_agent::mqtt::{Address, Dial, LinkError, Target, Wire, Work};
 use certwave_agent::setup::Setup;
@@ -60,6 +61,7 @@ pub struct Unit {
     fuse: Fuse,
     switch: watch::Sender<bool>,
     living: AbortHandle,
+    shuts: Arc<AtomicBool>,
 }
 
 /// Its disk.
@@ -131,12 +133,14 @@ impl Unit {
             }),
         };
         let (switch, stop) = watch::channel(false);
+        let shuts = Arc::new(AtomicBool::new(false));
         let device = Device {
             setup: Arc::new(setup),
             store: Store::new(Shared(Arc::clone(&memory))),
             hooks: Watching {
                 number,
                 around: Arc::clone(around),
+                shuts: Arc::clone(&shuts),
             },
             fuse: fuse.clone(),
             rng: StdRng::seed_from_u64(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9)),
@@ -149,6 +153,7 @@ impl Unit {
             fuse,
             switch,
             living: tokio::spawn(os::by_right_clock(living)).abort_handle(),
+            shuts,
         })
     }
 
@@ -157,6 +162,11 @@ impl Unit {
         if !self.fuse.is_blown() {
             self.fuse.arm(instructions);
         }
+    }
+
+    /// From now on new certificates open no door for it, or they do again.
+    pub fn shut_trials(&self, shut: bool) {
+        self.shuts.store(shut, Ordering::Relaxed);
     }
 
     /// A mistake made on purpose: its disk says that it has written what a power cut takes back.
@@ -220,6 +230,8 @@ async fn live(
 struct Watching {
     number: usize,
     around: Arc<Surroundings>,
+    /// Trials of new certificates fail.
+    shuts: Arc<AtomicBool>,
 }
 
 impl Hooks for Watching {
@@ -236,6 +248,12 @@ impl Hooks for Watching {
         self.around
             .judge
             .stepped(self.number, state.journal(), state.on_trial());
+    }
+
+    fn shut(&self, journal: &Journal, via: Via) -> Option<Failure> {
+        let rotates = matches!(journal.job.as_ref()?.goal, Goal::Rotate { .. });
+        let shut = via.trial && rotates && self.shuts.load(Ordering::Relaxed);
+        shut.then(|| Failure::Refused(Some("certificate_unknown".to_owned())))
     }
 
     fn opens(&self, _: &Journal, _: Via) -> Option<Slot> {

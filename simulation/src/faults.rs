@@ -7,10 +7,12 @@ use rand::rngs::StdRng;
 use serde_json::json;
 
 use crate::api::Key;
+use crate::campaign::Campaign;
 use crate::os;
+use crate::person::Person;
 use crate::replica::NAMESPACE as LEASES;
 use crate::weather::{Condition, Place};
-use crate::world::{Campaign, Extent, Person, World};
+use crate::world::{Extent, World};
 
 /// How often somebody looks what is to begin or end, milliseconds.
 const TICK: u64 = 250;

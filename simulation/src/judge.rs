@@ -8,6 +8,7 @@ use certwave_agent::journal::{Goal, Journal, Phase};
 use certwave_protocol::ids::{Epoch, Fingerprint};
 use certwave_protocol::message::Slot;
 
+use crate::course::Course;
 use crate::history::History;
 use crate::os;
 
@@ -62,6 +63,10 @@ struct Inner {
     shut_out: BTreeSet<usize>,
     /// Since when the weather is fair, if it is.
     fair: Option<i64>,
+    /// The present Rotation.
+    course: Option<Course>,
+    /// Each device's last job before it.
+    before: BTreeMap<usize, Option<u128>>,
     peak: usize,
     jobs: usize,
 }
@@ -93,9 +98,30 @@ impl Judge {
             inner.barred.insert(device);
             inner.shut_out.remove(&device);
             inner.busy.remove(&device);
+            if let Some(course) = inner.course.as_mut() {
+                course.excuse(device);
+            }
         } else {
             inner.barred.remove(&device);
         }
+    }
+
+    /// The next Rotation is created.
+    pub fn follow(&self, mut course: Course) {
+        let mut inner = self.lock();
+        inner.barred.iter().for_each(|device| course.excuse(*device));
+        inner.course = Some(course);
+        inner.before = inner.known.iter().map(|(device, (job, _))| (*device, *job)).collect();
+    }
+
+    /// A person has approved so many waves of the present Rotation.
+    pub fn approve(&self, through: usize) {
+        self.lock().course.iter_mut().for_each(|course| course.approve(through));
+    }
+
+    /// A person has answered a breach of the present Rotation.
+    pub fn forgive(&self) {
+        self.lock().course.iter_mut().for_each(Course::forgive);
     }
 
     /// A person has let a device in again: soon the broker's lists say so.
@@ -187,7 +213,16 @@ impl Judge {
             Some(Phase::Stored | Phase::Tested | Phase::TrialOver) if counts => Some(self.patience.trial),
             _ => None,
         };
-        let mut breach = None;
+        let mut breaches = Vec::new();
+        let of_the_course = inner.before.get(&device) != Some(&id);
+        if let (Some(course), Some(job), true) = (inner.course.as_mut(), job, of_the_course) {
+            match (&job.goal, &job.phase) {
+                (Goal::Rotate { .. }, Phase::Committed) => course.proven(device, now),
+                (Goal::Rotate { .. }, Phase::RolledBack { .. }) => course.failed(device),
+                (Goal::Rollback { .. }, Phase::Committed) => course.sent_back(device),
+                _ => {}
+            }
+        }
         match (patience, id) {
             (Some(patience), Some(id)) => {
                 inner.busy.insert(device, now + patience);
@@ -196,13 +231,14 @@ impl Judge {
                     inner.jobs += 1;
                     if inner.busy.len() > inner.limit {
                         let all: Vec<_> = inner.busy.keys().map(|device| format!("d{device}")).collect();
-                        breach = Some(format!(
+                        breaches.push(format!(
                             "in flight: d{device} began as one of {}, and {} are allowed: {}",
                             inner.busy.len(),
                             inner.limit,
                             all.join(" ")
                         ));
                     }
+                    breaches.extend(inner.begins(device, job.map(|job| &job.goal), now));
                 }
             }
             _ => drop(inner.busy.remove(&device)),
@@ -210,7 +246,7 @@ impl Judge {
         drop(inner);
         let new = if another { "another job: " } else { "" };
         self.history.say(format!("d{device} {new}{told}"));
-        if let Some(breach) = breach {
+        for breach in breaches {
             self.history.breach(breach);
         }
         self.all_can_enter();
@@ -283,6 +319,15 @@ impl Judge {
 }
 
 impl Inner {
+    /// What is wrong with a job that a device has begun.
+    fn begins(&mut self, device: usize, goal: Option<&Goal>, now: i64) -> Vec<String> {
+        let busy: BTreeSet<usize> = self.busy.keys().copied().collect();
+        match (self.course.as_mut(), goal) {
+            (Some(course), Some(Goal::Rotate { .. })) => course.begins(device, now, &busy),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whoever was released is like any other once it can enter, if `due` says so of whether the broker had heard that it was barred, and of
     /// when it was released.
     fn welcome(&mut self, due: impl Fn(bool, i64) -> bool) {

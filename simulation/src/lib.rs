@@ -8,6 +8,8 @@
 
 pub mod api;
 pub mod broker;
+pub mod campaign;
+pub mod course;
 pub mod device;
 pub mod dial;
 pub mod faults;
@@ -15,7 +17,9 @@ pub mod history;
 pub mod judge;
 pub mod mutant;
 pub mod os;
+pub mod person;
 pub mod replica;
+pub mod rollout;
 pub mod soak;
 pub mod standing;
 pub mod weather;

@@ -27,8 +27,20 @@ pub enum Mutant {
     CrlsAreDropped,
     /// The ledger takes each change for shown already.
     NothingIsShown,
-    /// A Rotation's limit is not the one that was asked for.
+    /// More devices may be in flight in a Rotation than was asked for.
     LimitIsIgnored,
+    /// Of a site, too.
+    SiteIsIgnored,
+    /// More devices may begin within a minute than was asked for.
+    RateIsIgnored,
+    /// A Rotation has one wave where several were asked for.
+    WavesAreIgnored,
+    /// Its waves do not soak.
+    SoakIsIgnored,
+    /// Nobody needs to approve its waves.
+    ApprovalIsIgnored,
+    /// Its waves forgive all failures.
+    BudgetIsIgnored,
     /// Each replica is told that it holds all Leases.
     LeasesAreShared,
 }
@@ -61,7 +73,13 @@ impl Mutant {
             Self::WatchesHideChanges => ground.api.misbehave(|faults| faults.hides_changes = 250),
             Self::LeasesAreShared => ground.api.misbehave(|faults| faults.shares_leases = true),
             // Taken into account where the Rotation is created.
-            Self::LimitIsIgnored => {}
+            Self::LimitIsIgnored
+            | Self::SiteIsIgnored
+            | Self::RateIsIgnored
+            | Self::WavesAreIgnored
+            | Self::SoakIsIgnored
+            | Self::ApprovalIsIgnored
+            | Self::BudgetIsIgnored => {}
             Self::ProofIsDropped => rule(
                 "AFTER UPDATE OF current ON devices WHEN NEW.id % 3 = 0
                  BEGIN UPDATE devices SET current = OLD.current WHERE id = NEW.id; END",

@@ -21,13 +21,17 @@ use serde_json::{Value, json};
 
 use crate::api::{ApiServer, Key};
 use crate::broker::{Broker, PREFIX};
+use crate::campaign::Campaign;
+use crate::course::Course;
 use crate::device::{Surroundings, Unit, name};
 use crate::faults::Faults;
 use crate::history::History;
 use crate::judge::{Judge, Patience};
 use crate::mutant::Mutant;
 use crate::os;
+use crate::person::Person;
 use crate::replica::{Ground, LEDGER, PUBLICATION, Replica};
+use crate::rollout::{self, Rollout};
 use crate::standing;
 use crate::weather::Weather;
 
@@ -48,7 +52,7 @@ const TRIAL: i64 = 20;
 /// One run of so many is long.
 const LONG_ONE_OF: u32 = 32;
 /// How often somebody looks.
-const LOOK: Duration = Duration::from_millis(500);
+pub const LOOK: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub struct World {
@@ -229,22 +233,17 @@ impl World {
         faults: Faults,
         mutant: Option<Mutant>,
     ) -> anyhow::Result<()> {
-        let unlimited = mutant == Some(Mutant::LimitIsIgnored);
         let mut person = Person::new(random, extent, self.units.len());
-        let mut campaign = Campaign {
-            unlimited,
-            extent,
-            rounds: 0,
-        };
+        let mut campaign = Campaign::new(random, extent, self.units.len(), mutant);
         faults.happen(self, random, &mut person, &mut campaign).await?;
         self.clear_up()?;
         person.settle(self)?;
-        self.complete(&campaign.name(), 600).await?;
+        campaign.settle(self).await?;
         // Whoever was released is in the line again.
         let free = || (!self.ground.judge.awaits_release()).then_some(());
         wait_for("the release of who was on hold", 120, free).await?;
         let before = self.certificates();
-        self.rotate("last", unlimited)?;
+        self.rotate("last", &Rollout::plain(in_flight(self.units.len())), mutant)?;
         self.complete("last", 400).await?;
         // Until all have been told of the end, and old certificates are retired.
         let mut left = Vec::new();
@@ -278,27 +277,41 @@ impl World {
     }
 
     /// What each device starts from.
-    fn certificates(&self) -> Vec<Option<Fingerprint>> {
+    pub fn certificates(&self) -> Vec<Option<Fingerprint>> {
         self.units.iter().map(Unit::starts_from).collect()
     }
 
-    fn rotate(&self, name: &str, unlimited: bool) -> anyhow::Result<()> {
-        let mut rotation = object(
-            "Rotation",
-            name,
-            &json!({ "fleetRef": { "name": FLEET }, "reason": "Manual" }),
-        );
-        if unlimited {
-            rotation["spec"]["limits"] = json!({ "maxInFlight": 1000, "maxPerMinute": 100_000 });
-        }
-        let created = self.ground.api.create(rotation);
+    /// Creates a Rotation that goes like this, if no mistake is made on purpose.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn rotate(&self, name: &str, rollout: &Rollout, mutant: Option<Mutant>) -> anyhow::Result<()> {
+        let course = Course::new(rollout.clone(), self.units.len(), STEP * 1000, os::elapsed_ms());
+        self.ground.judge.follow(course);
+        let created = self
+            .ground
+            .api
+            .create(object("Rotation", name, &rollout.spec(FLEET, mutant)));
         created.map_err(|refusal| anyhow::anyhow!("a Rotation was refused: {refusal:?}"))?;
-        self.ground.history.say(format!("the Rotation {name} is created"));
+        self.ground
+            .history
+            .say(format!("the Rotation {name} is created: {rollout:?}"));
         Ok(())
     }
 
+    /// A person changes an object.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn change(&self, key: &Key, change: &Value) -> anyhow::Result<()> {
+        let changed = self.ground.api.merge(key, change);
+        changed
+            .map(drop)
+            .map_err(|refusal| anyhow::anyhow!("a change was refused: {refusal:?}"))
+    }
+
     /// How a Rotation has ended, if it has.
-    fn over(&self, name: &str) -> Option<String> {
+    pub fn over(&self, name: &str) -> Option<String> {
         let rotation = self.ground.api.get(&Key::new("rotations", NAMESPACE, name))?;
         let phase = rotation["status"]["phase"].as_str()?;
         matches!(phase, "Complete" | "Failed" | "Aborted").then(|| phase.to_owned())
@@ -330,33 +343,6 @@ impl World {
     }
 }
 
-/// Rotations of the whole fleet, one after the other, or one.
-pub struct Campaign {
-    /// They have no limits, by mistake.
-    unlimited: bool,
-    extent: Extent,
-    rounds: usize,
-}
-
-impl Campaign {
-    /// The one that was begun last.
-    pub fn name(&self) -> String {
-        format!("round-{}", self.rounds)
-    }
-
-    /// Begins the next one where the one before is over.
-    ///
-    /// # Errors
-    /// When it cannot be created.
-    pub fn go_on(&mut self, world: &World) -> anyhow::Result<()> {
-        if self.rounds > 0 && (self.extent == Extent::Brief || world.over(&self.name()).is_none()) {
-            return Ok(());
-        }
-        self.rounds += 1;
-        world.rotate(&self.name(), self.unlimited)
-    }
-}
-
 /// A connection to the ledger's tables themselves.
 ///
 /// # Errors
@@ -368,130 +354,6 @@ pub fn mutable(name: &str) -> anyhow::Result<rusqlite::Connection> {
         format!("file:/{name}?vfs=memdb"),
         flags,
     )?)
-}
-
-/// What a person does meanwhile.
-pub struct Person {
-    device: usize,
-    does: Does,
-    at: i64,
-    until: i64,
-    done: u8,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Does {
-    Nothing,
-    Revokes,
-    Holds,
-    Pauses,
-}
-
-impl Person {
-    fn new(random: &mut StdRng, extent: Extent, devices: usize) -> Self {
-        let does = match random.random_range(0..10) {
-            0..4 => Does::Revokes,
-            4..7 => Does::Holds,
-            7..8 => Does::Pauses,
-            _ => Does::Nothing,
-        };
-        let (begins, lasts) = match extent {
-            Extent::Brief => (4_000, 5_000),
-            Extent::Long => (25_000, 30_000),
-        };
-        let at = os::elapsed_ms() + random.random_range(500..begins);
-        Self {
-            device: random.random_range(0..devices),
-            does,
-            at,
-            until: at + random.random_range(1000..lasts),
-            done: 0,
-        }
-    }
-
-    /// Does what the time has come for.
-    ///
-    /// # Errors
-    /// When an object is gone.
-    pub fn act(&mut self, world: &World) -> anyhow::Result<()> {
-        let now = os::elapsed_ms();
-        if self.done == 0 && now >= self.at {
-            self.done = 1;
-            self.first(world)?;
-        }
-        if self.done == 1 && now >= self.until {
-            self.done = 2;
-            self.second(world)?;
-        }
-        Ok(())
-    }
-
-    /// Does what is left to do.
-    ///
-    /// # Errors
-    /// When an object is gone.
-    pub fn settle(&mut self, world: &World) -> anyhow::Result<()> {
-        (self.at, self.until) = (0, 0);
-        self.act(world)
-    }
-
-    fn first(&self, world: &World) -> anyhow::Result<()> {
-        let device = Key::new("devicecertificates", NAMESPACE, &name(self.device));
-        match self.does {
-            Does::Nothing => {}
-            Does::Revokes | Does::Holds => {
-                world.ground.judge.bar(self.device, true);
-                let revocation = if self.does == Does::Holds {
-                    json!({ "hold": true })
-                } else {
-                    json!({ "reason": "keyCompromise" })
-                };
-                change(world, &device, &json!({ "spec": { "revocation": revocation } }))?;
-            }
-            Does::Pauses => {
-                let rotation = Key::new("rotations", NAMESPACE, "round-1");
-                change(
-                    world,
-                    &rotation,
-                    &json!({ "spec": { "control": { "state": "Paused" } } }),
-                )?;
-            }
-        }
-        world
-            .ground
-            .history
-            .say(format!("a person {:?} d{}", self.does, self.device));
-        Ok(())
-    }
-
-    fn second(&self, world: &World) -> anyhow::Result<()> {
-        match self.does {
-            Does::Nothing | Does::Revokes => Ok(()),
-            Does::Holds => {
-                let device = Key::new("devicecertificates", NAMESPACE, &name(self.device));
-                world.ground.history.say(format!("a person releases d{}", self.device));
-                change(world, &device, &json!({ "spec": { "revocation": Value::Null } }))?;
-                world.ground.judge.release(self.device);
-                Ok(())
-            }
-            Does::Pauses => {
-                let rotation = Key::new("rotations", NAMESPACE, "round-1");
-                world.ground.history.say("a person lets the Rotation go on");
-                change(
-                    world,
-                    &rotation,
-                    &json!({ "spec": { "control": { "state": "Running" } } }),
-                )
-            }
-        }
-    }
-}
-
-fn change(world: &World, key: &Key, change: &Value) -> anyhow::Result<()> {
-    let changed = world.ground.api.merge(key, change);
-    changed
-        .map(drop)
-        .map_err(|refusal| anyhow::anyhow!("a change was refused: {refusal:?}"))
 }
 
 /// Waits until there is something, for so many simulated seconds.
@@ -548,7 +410,8 @@ fn foundation(devices: usize, key: &PrivateKey) -> anyhow::Result<Vec<Value>> {
         object("Fleet", FLEET, &fleet),
     ];
     for number in 0..devices {
-        let device = json!({ "fleetRef": { "name": FLEET }, "deviceId": name(number) });
+        let device =
+            json!({ "fleetRef": { "name": FLEET }, "deviceId": name(number), "labels": rollout::labels(number) });
         all.push(object("DeviceCertificate", &name(number), &device));
     }
     Ok(all)
