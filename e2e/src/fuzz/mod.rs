@@ -3,7 +3,9 @@
 //! `make test` does it for some seconds, `make fuzz` ten million times. What is tried follows from a seed, which a failure names.
 
 mod declared;
+mod device;
 mod mutate;
+mod neighbours;
 mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -19,7 +19,7 @@ use certwave_protocol::envelope::{self, Unverified};
 use certwave_protocol::ids::Fingerprint;
 use certwave_protocol::jws::SigningKey;
 
-use super::declared;
+use super::{declared, device, neighbours};
 
 pub(super) const NOW: i64 = 1_795_132_800;
 /// The messages that the specification shows.
@@ -62,7 +62,8 @@ pub fn targets() -> Result<Vec<Target>> {
         &CaProfile::named("Plant root"),
         NOW,
     )?;
-    Ok(vec![
+    let leaf = URL_SAFE_NO_PAD.encode([1; 32]);
+    let mut all = vec![
         csr()?,
         certificate(&ca)?,
         pem(&ca),
@@ -70,10 +71,13 @@ pub fn targets() -> Result<Vec<Target>> {
         ocsp_request(&ca)?,
         ocsp_response(&ca)?,
         envelope()?,
-        message(),
+        message("message", &format!(r#""x5t#S256":"{leaf}""#)),
         declared::imported_ca(&ca)?,
         declared::objects()?,
-    ])
+    ];
+    all.extend(device::targets(&ca)?);
+    all.extend(neighbours::targets());
+    Ok(all)
 }
 
 fn csr() -> Result<Target> {
@@ -250,7 +254,7 @@ fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
 }
 
 /// JSON of the specification that is a message's payload.
-fn payloads() -> Vec<Vec<u8>> {
+pub(super) fn payloads() -> Vec<Vec<u8>> {
     let blocks = SPECIFICATION.split("```json\n").skip(1);
     let texts = blocks.filter_map(|block| block.split("```").next());
     texts
@@ -283,19 +287,18 @@ fn envelope() -> Result<Target> {
 }
 
 /// Header and payload: all but the signature.
-fn covered(message: &[u8]) -> Vec<u8> {
+pub(super) fn covered(message: &[u8]) -> Vec<u8> {
     let end = message.iter().rposition(|byte| *byte == b'.').unwrap_or(message.len());
     message[..end].to_vec()
 }
 
-/// The JSON within an envelope, which a change of the envelope's Base64 seldom leaves readable.
-fn message() -> Target {
-    let header = |fields: &str| URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"ES256","typ":"certwave+jws",{fields}}}"#));
+/// The JSON within an envelope, which a change of the envelope's Base64 seldom leaves readable; its header has this field.
+pub(super) fn message(name: &'static str, field: &str) -> Target {
+    let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"ES256","typ":"certwave+jws",{field}}}"#));
     let signature = URL_SAFE_NO_PAD.encode([7; 64]);
-    let up = header(&format!(r#""x5t#S256":"{}""#, URL_SAFE_NO_PAD.encode([1; 32])));
     let parse = move |json: &[u8]| {
-        Unverified::parse(format!("{up}.{}.{signature}", URL_SAFE_NO_PAD.encode(json)).as_bytes()).is_ok()
+        Unverified::parse(format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(json)).as_bytes()).is_ok()
     };
     let seeds = payloads().into_iter().filter(|json| parse(json)).collect();
-    Target::new("message", seeds, parse)
+    Target::new(name, seeds, parse)
 }

@@ -56,6 +56,15 @@ pub struct Mosquitto {
     scratch: Scratch,
 }
 
+/// Whom a broker lets in, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Devices and the controller.
+    Devices,
+    /// Claims.
+    Claims,
+}
+
 impl Mosquitto {
     /// A broker that does not run yet, with two free ports and the files' places; Mosquitto is installed when it is
     /// missing and root may.
@@ -167,14 +176,17 @@ impl Mosquitto {
         Ok(())
     }
 
-    /// Lets anybody in who comes to this port, to hear and say anything whatever, as whoever runs the broker can. Holds from the next
-    /// start of what was configured.
+    /// Lets anybody in who comes to this port, to hear and say anything whatever behind this door, as whoever runs the broker can. Holds from
+    /// the next start of what was configured.
     ///
     /// # Errors
     /// When it was not configured, or there is no free port.
-    pub fn let_in_anybody(&self) -> Result<SocketAddr> {
+    pub fn let_in_anybody(&self, door: Door) -> Result<SocketAddr> {
         let port = ports::free()?;
-        let path = self.config(DEVICES);
+        let path = self.config(match door {
+            Door::Devices => DEVICES,
+            Door::Claims => CLAIMS,
+        });
         let config = std::fs::read_to_string(&path)?;
         let [certificate, key] = [&self.files.certificate, &self.files.key].map(|path| path.display());
         let listener =

@@ -5,7 +5,7 @@ use std::time::Duration;
 use certwave_e2e::fuzz::{Effort, run, targets};
 
 /// Of each parser. All seeds of before are tried no more: a failing one becomes a test of its parser.
-const TIME: Duration = Duration::from_secs(3);
+const TIME: Duration = Duration::from_secs(2);
 
 #[test]
 fn no_bytes_from_outside_make_a_parser_panic_hang_or_believe() {

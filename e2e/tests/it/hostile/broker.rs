@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use certwave_crds::RotationPhase;
+use certwave_e2e::mosquitto::Door;
 use certwave_e2e::mqtt::{Connection, Message};
 use certwave_protocol::message::Type;
 use serde_json::{Value, json};
@@ -66,7 +67,7 @@ impl Hostile {
         };
         let mut payloads = vec![payload.clone()];
         match payload["type"].as_str().unwrap() {
-            "csr" => payloads = vec![with_request(&payload, &self.key)],
+            "csr" | "enrol" => payloads = vec![with_request(&payload, &self.key)],
             "status" => {
                 for step in ["committed", "rolled-back", "failed", "rejected"] {
                     let mut other = payload.clone();
@@ -111,7 +112,7 @@ impl Hostile {
                 self.say(&message.topic, forged, false).await;
             }
             let says = |kind: Type| message.topic.ends_with(&format!("/{kind}"));
-            if says(Type::Csr) || says(Type::Tested) || says(Type::Status) {
+            if says(Type::Enrol) || says(Type::Csr) || says(Type::Tested) || says(Type::Status) {
                 self.say(&message.topic, message.payload, false).await;
             }
         }
@@ -137,7 +138,7 @@ fn with_request(payload: &Value, key: &Key) -> Value {
 #[tokio::test]
 async fn a_hostile_broker_gets_no_certificate_confirms_for_nobody_and_parts_no_device_from_its_own() {
     let mut world = World::new("hostile-broker", 10).await;
-    let door = world.stack.broker.let_in_anybody().unwrap();
+    let door = world.stack.broker.let_in_anybody(Door::Devices).unwrap();
     world.stack.broker.restart().await.unwrap();
     let server_ca = std::fs::read_to_string(&world.stack.broker.files().ca).unwrap();
     let mut broker = Hostile::enter(door, &server_ca).await;
@@ -192,4 +193,44 @@ async fn a_hostile_broker_gets_no_certificate_confirms_for_nobody_and_parts_no_d
         issued + ids.len(),
         "a certificate was issued for somebody else"
     );
+}
+
+#[tokio::test]
+async fn behind_the_claims_door_a_hostile_broker_enrols_nobody_and_keeps_nobody_out() {
+    let mut world = World::new("hostile-claims", 10).await;
+    let door = world.stack.broker.let_in_anybody(Door::Claims).unwrap();
+    world.stack.broker.restart().await.unwrap();
+    let server_ca = std::fs::read_to_string(&world.stack.broker.files().ca).unwrap();
+    let mut broker = Hostile::enter(door, &server_ca).await;
+
+    // Each word of an enrolment is followed by lies about it, and said again.
+    let ids = tokio::select! {
+        () = broker.lie() => unreachable!("it never ends"),
+        ids = world.enrol("m", 3, &SLOW) => ids,
+    };
+    for kind in ["enrol", "certificate"] {
+        let heard = broker
+            .heard
+            .iter()
+            .filter(|message| message.topic.ends_with(kind))
+            .count();
+        assert!(heard >= ids.len(), "{kind} was heard {heard} times");
+    }
+    assert!(broker.said.len() > 2 * ids.len(), "there was little to lie about");
+    let (first, issued) = (world.certificates().await, world.history().issued());
+    assert_eq!(issued, ids.len(), "a certificate was issued for another key");
+
+    // All of it again, when they have long enrolled.
+    broker.say_all_again().await;
+    world.cut_power("m");
+    world.switch_on("m", &ids, &SLOW);
+    world.verify().await;
+    assert_eq!(world.history().issued(), issued, "a certificate was issued");
+    assert_eq!(world.certificates().await, first);
+    for id in &ids {
+        assert_eq!(world.history().kinds(id), ["enrol"], "{id}");
+    }
+    // And they rotate as ever.
+    world.rotate("after", &json!({}));
+    rotated_once(&mut world, "after", &ids, &first).await;
 }

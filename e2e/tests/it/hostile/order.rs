@@ -216,6 +216,13 @@ async fn a_job_moves_by_its_own_messages_in_their_order_and_by_nothing_else() {
         .line
         .refused("committed, by the old key", Type::Status, Code::WrongKey)
         .await;
+    for step in [Step::Committed, Step::RolledBack, Step::Failed] {
+        device.say_by(&other.active, Some(mark), status(step, None)).await;
+        device
+            .line
+            .refused("the end of the job, by another device", Type::Status, Code::WrongKey)
+            .await;
+    }
     device.say_by(&pending, Some(mark), status(Step::Committed, None)).await;
     device.say_by(&pending, Some(mark), status(Step::Committed, None)).await;
     device.line.silent("committed, twice").await;
