@@ -26,6 +26,8 @@ pub struct Course {
     excused: BTreeSet<usize>,
     /// When each job began, and how many were busy before.
     starts: Vec<(i64, usize)>,
+    /// The operator's clock has jumped: whoever begins to lead counts what was sent within a minute by it.
+    jumped: bool,
 }
 
 #[derive(Default)]
@@ -64,6 +66,7 @@ impl Course {
             approved: 0,
             excused: BTreeSet::new(),
             starts: Vec::new(),
+            jumped: false,
         }
     }
 
@@ -111,7 +114,7 @@ impl Course {
 
     /// Of the jobs that began within a minute some may have been sent before; those held slots since, which others then had not.
     fn hasty(&mut self, device: usize, now: i64, others: usize) -> Option<String> {
-        let per_minute = self.rollout.per_minute?;
+        let per_minute = self.rollout.per_minute.filter(|_| !self.jumped)?;
         self.starts.push((now, others));
         let within = self
             .starts
@@ -194,6 +197,11 @@ impl Course {
     /// A person has barred a device: nobody waits for it.
     pub fn excuse(&mut self, device: usize) {
         self.excused.insert(device);
+    }
+
+    /// The operator's clock jumps.
+    pub fn clock_jumps(&mut self) {
+        self.jumped = true;
     }
 
     /// A person has approved so many waves.

@@ -241,7 +241,10 @@ fn begin(fault: Fault, world: &World, random: &mut StdRng) {
         Fault::BrokerDown => ground.broker.switch(false),
         Fault::Mislaid => ground.broker.mislay(100, 60),
         Fault::Dropped => ground.broker.drop_any(random),
-        Fault::Skewed(by) => os::set_skew(by),
+        Fault::Skewed(by) => {
+            os::set_skew(by);
+            ground.judge.clock_jumps();
+        }
         Fault::PowerCut(device, instructions) => world.units[device % world.units.len()].cut_power(instructions),
     }
 }

@@ -39,8 +39,10 @@ pub struct Judge {
 #[derive(Default)]
 struct Inner {
     limit: usize,
-    /// Devices that are busy, and until when they hold their slots at most.
-    busy: BTreeMap<usize, i64>,
+    /// The slots of devices that have not ended their jobs.
+    slots: BTreeMap<usize, Held>,
+    /// Jobs that a person has ended by barring their devices, which may not know of it.
+    lost: BTreeSet<(usize, u128)>,
     /// Jobs that were begun.
     begun: BTreeSet<(usize, u128)>,
     /// What each device was last seen to do.
@@ -71,6 +73,16 @@ struct Inner {
     jobs: usize,
 }
 
+/// A device's slot.
+#[derive(Clone, Copy)]
+struct Held {
+    job: u128,
+    /// From when it has the new certificate: what it does with that gives it no more time.
+    trial: bool,
+    /// It may be somebody else's then.
+    until: i64,
+}
+
 impl Judge {
     /// Judges a fleet that is as patient as this.
     pub fn new(history: Arc<History>, patience: Patience) -> Arc<Self> {
@@ -97,7 +109,9 @@ impl Judge {
         if barred {
             inner.barred.insert(device);
             inner.shut_out.remove(&device);
-            inner.busy.remove(&device);
+            inner.slots.remove(&device);
+            let job = inner.known.get(&device).and_then(|(job, _)| *job);
+            inner.lost.extend(job.map(|job| (device, job)));
             if let Some(course) = inner.course.as_mut() {
                 course.excuse(device);
             }
@@ -112,6 +126,11 @@ impl Judge {
         inner.barred.iter().for_each(|device| course.excuse(*device));
         inner.course = Some(course);
         inner.before = inner.known.iter().map(|(device, (job, _))| (*device, *job)).collect();
+    }
+
+    /// The operator's clock jumps.
+    pub fn clock_jumps(&self) {
+        self.lock().course.iter_mut().for_each(Course::clock_jumps);
     }
 
     /// A person has approved so many waves of the present Rotation.
@@ -205,12 +224,12 @@ impl Judge {
         }
         let another = inner.known.get(&device).is_none_or(|(before, _)| *before != id);
         inner.known.insert(device, (id, told.clone()));
-        inner.busy.retain(|_, until| *until > now);
         // Whoever a person has barred has lost its job, too.
-        let counts = !inner.barred.contains(&device) && job.is_some_and(|job| !matches!(job.goal, Goal::Enrol { .. }));
-        let patience = match job.map(|job| &job.phase) {
-            Some(Phase::Accepted) if counts => Some(self.patience.answer),
-            Some(Phase::Stored | Phase::Tested | Phase::TrialOver) if counts => Some(self.patience.trial),
+        let lost = inner.barred.contains(&device) || id.is_some_and(|id| inner.lost.contains(&(device, id)));
+        let counts = !lost && job.is_some_and(|job| !matches!(job.goal, Goal::Enrol { .. }));
+        let trial = match job.map(|job| &job.phase) {
+            Some(Phase::Accepted) if counts => Some(false),
+            Some(Phase::Stored | Phase::Tested | Phase::TrialOver) if counts => Some(true),
             _ => None,
         };
         let mut breaches = Vec::new();
@@ -223,25 +242,35 @@ impl Judge {
                 _ => {}
             }
         }
-        match (patience, id) {
-            (Some(patience), Some(id)) => {
-                inner.busy.insert(device, now + patience);
-                inner.peak = inner.peak.max(inner.busy.len());
+        match (trial, id) {
+            (Some(trial), Some(id)) => {
+                let before = inner.slots.get(&device).copied();
+                if before.is_none_or(|before| before.job != id || before.trial != trial) {
+                    let patience = if trial {
+                        self.patience.trial
+                    } else {
+                        self.patience.answer
+                    };
+                    let until = now + patience;
+                    inner.slots.insert(device, Held { job: id, trial, until });
+                }
+                let busy = inner.busy(now);
+                inner.peak = inner.peak.max(busy.len());
                 if inner.begun.insert((device, id)) {
                     inner.jobs += 1;
-                    if inner.busy.len() > inner.limit {
-                        let all: Vec<_> = inner.busy.keys().map(|device| format!("d{device}")).collect();
+                    if busy.len() > inner.limit {
+                        let all: Vec<_> = busy.iter().map(|device| format!("d{device}")).collect();
                         breaches.push(format!(
                             "in flight: d{device} began as one of {}, and {} are allowed: {}",
-                            inner.busy.len(),
+                            busy.len(),
                             inner.limit,
                             all.join(" ")
                         ));
                     }
-                    breaches.extend(inner.begins(device, job.map(|job| &job.goal), now));
+                    breaches.extend(inner.begins(device, job.map(|job| &job.goal), now, &busy));
                 }
             }
-            _ => drop(inner.busy.remove(&device)),
+            _ => drop(inner.slots.remove(&device)),
         }
         drop(inner);
         let new = if another { "another job: " } else { "" };
@@ -319,11 +348,16 @@ impl Judge {
 }
 
 impl Inner {
+    /// Who holds a slot.
+    fn busy(&self, now: i64) -> BTreeSet<usize> {
+        let held = self.slots.iter().filter(|(_, held)| held.until > now);
+        held.map(|(device, _)| *device).collect()
+    }
+
     /// What is wrong with a job that a device has begun.
-    fn begins(&mut self, device: usize, goal: Option<&Goal>, now: i64) -> Vec<String> {
-        let busy: BTreeSet<usize> = self.busy.keys().copied().collect();
+    fn begins(&mut self, device: usize, goal: Option<&Goal>, now: i64, busy: &BTreeSet<usize>) -> Vec<String> {
         match (self.course.as_mut(), goal) {
-            (Some(course), Some(Goal::Rotate { .. })) => course.begins(device, now, &busy),
+            (Some(course), Some(Goal::Rotate { .. })) => course.begins(device, now, busy),
             _ => Vec::new(),
         }
     }

@@ -65,7 +65,7 @@ pub enum Fault {
 }
 
 /// What a fault touches: two of the same do not come together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The controller's process.
     Controller,
@@ -253,10 +253,12 @@ pub struct Breakable {
     pub api: bool,
 }
 
-/// Faults in an order that follows from a seed: each comes before any comes again.
+/// Faults in an order that follows from a seed: one of each part first, then each before any comes again.
 pub struct Deck {
     random: StdRng,
     left: Vec<Fault>,
+    /// Of `left`, those that are of parts that were not touched yet.
+    untouched: usize,
     all: Breakable,
     /// Whether some faults last for longer than the Lease.
     long: bool,
@@ -265,19 +267,44 @@ pub struct Deck {
 impl Deck {
     /// A new one.
     pub fn new(random: StdRng, all: Breakable, long: bool) -> Self {
-        Self {
+        let mut deck = Self {
             random,
             left: Vec::new(),
+            untouched: 0,
             all,
             long,
-        }
+        };
+        deck.open();
+        deck
     }
 
-    /// The faults that come together next: one or two, of different parts.
+    /// Puts one of each part on top.
+    fn open(&mut self) {
+        let (mut first, mut others): (Vec<Fault>, Vec<Fault>) = (Vec::new(), Vec::new());
+        for fault in self.shuffled() {
+            let known = first.iter().any(|other| other.part() == fault.part());
+            if known { &mut others } else { &mut first }.push(fault);
+        }
+        self.untouched = first.len();
+        others.extend(first);
+        self.left = others;
+    }
+
+    /// Parts that were not touched yet.
+    pub fn untouched(&self) -> usize {
+        self.untouched
+    }
+
+    /// Whether there are any.
+    pub fn is_opening(&self) -> bool {
+        self.untouched > 0
+    }
+
+    /// The faults that come together next: one or two, of different parts. In a short run two, until each part was touched.
     pub fn together(&mut self) -> Vec<Fault> {
-        let first = self.draw();
-        let mut together = vec![first];
-        if self.random.random_bool(0.4) {
+        let pairs = !self.long && self.is_opening();
+        let mut together = vec![self.draw()];
+        if pairs || self.random.random_bool(0.4) {
             let second = self.draw();
             if together.iter().all(|fault| fault.part() != second.part()) {
                 together.push(second);
@@ -311,6 +338,7 @@ impl Deck {
         if self.left.is_empty() {
             self.left = self.shuffled();
         }
+        self.untouched = self.untouched.saturating_sub(1);
         self.left.pop().unwrap_or(Fault::ControllerKilled)
     }
 
@@ -380,19 +408,26 @@ mod tests {
     }
 
     #[test]
-    fn every_part_breaks_before_long_and_no_part_twice_at_once() {
+    fn every_part_breaks_before_any_breaks_again_and_no_part_twice_at_once() {
         use Part::{Api, Broker, Clock, Companion, Controller, Devices, Ledger, Sites};
-        let mut deck = deck(1);
-        let mut seen: Vec<Part> = Vec::new();
-        for _ in 0..22 {
-            let together = deck.together();
-            if let [one, other] = together.as_slice() {
-                assert_ne!(one.part(), other.part());
+        for seed in 0..200 {
+            let mut deck = deck(seed);
+            let mut seen: Vec<Part> = Vec::new();
+            while deck.is_opening() {
+                let together = deck.together();
+                if let [one, other] = together.as_slice() {
+                    assert_ne!(one.part(), other.part());
+                }
+                seen.extend(together.iter().map(Fault::part));
             }
-            seen.extend(together.iter().map(Fault::part));
-        }
-        for part in [Api, Broker, Clock, Companion, Controller, Devices, Ledger, Sites] {
-            assert!(seen.contains(&part), "{part:?}");
+            for part in [Api, Broker, Clock, Companion, Controller, Devices, Ledger, Sites] {
+                assert!(seen.contains(&part), "{part:?}");
+            }
+            for _ in 0..22 {
+                if let [one, other] = deck.together().as_slice() {
+                    assert_ne!(one.part(), other.part());
+                }
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod standing;
 mod store;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -113,6 +114,10 @@ pub struct Counts {
     pub retired: usize,
     /// Faults.
     pub faults: usize,
+    /// Parts that were broken.
+    pub parts: BTreeSet<Part>,
+    /// Parts that could be: a disk is filled by root only.
+    pub breakable: usize,
     /// Faults by which somebody died at once.
     pub kills: usize,
     /// How often the controller was started again.
@@ -133,13 +138,14 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "rotations={} jobs={} committed={} retired={} faults={} kills={} restarts={} peak-in-flight={} at-limit={} \
+            "rotations={} jobs={} committed={} retired={} faults={} parts={} kills={} restarts={} peak-in-flight={} at-limit={} \
              peak-per-minute={} crls={} crl-looks={} seconds={}",
             self.rotations,
             self.jobs.0,
             self.jobs.1,
             self.retired,
             self.faults,
+            self.parts.len(),
             self.kills,
             self.restarts,
             self.in_flight,

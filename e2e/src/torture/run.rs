@@ -10,7 +10,7 @@ use super::campaign::Campaign;
 use super::faults::{Breakable, Deck, Fault};
 use super::history::{History, Limits};
 use super::rig::Rig;
-use super::watch::{Watch, scopes};
+use super::watch::{Watch, key_id};
 use super::{Counts, Options, Outcome, judge};
 use crate::tally::Certificates;
 
@@ -47,7 +47,7 @@ pub async fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Outcome
     ));
     let rig = Rig::prepare(options).await?;
     let fleet = Rig::fleet_limits(options.devices);
-    let watch = Watch::begin(rig.stack.http(), scopes(&rig.stack).await?);
+    let watch = Watch::begin(rig.stack.http(), key_id(&rig.stack).await?);
     let random = |stream: u64| StdRng::seed_from_u64(options.seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut run = Run {
         campaign: Campaign::new(random(1), options.devices, fleet.per_minute),
@@ -63,6 +63,7 @@ pub async fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Outcome
         api: run.rig.stack.api.process().is_some(),
     };
     let mut deck = Deck::new(random(2), all, options.time >= LONG);
+    run.counts.breakable = deck.untouched();
     let told = run.told(options, &mut deck, &watch, fleet).await;
     let mut wrong = match told {
         Ok(wrong) => wrong,
@@ -114,7 +115,7 @@ impl Run<'_> {
 
     async fn torture(&mut self, deck: &mut Deck, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
-        while Instant::now() < end {
+        while Instant::now() < end || deck.is_opening() {
             let (together, lasts, rests) = (deck.together(), deck.lasts(), deck.rests());
             let names: Vec<_> = together.iter().map(ToString::to_string).collect();
             self.say(&format!("{} for {:.1} s", names.join(", "), lasts.as_secs_f64()));
@@ -126,6 +127,7 @@ impl Run<'_> {
                 fault.undo(&mut self.rig).await?;
             }
             self.counts.faults += together.len();
+            self.counts.parts.extend(together.iter().map(Fault::part));
             self.counts.kills += together.iter().filter(|fault| Fault::kills(fault)).count();
             self.lasts(rests).await?;
         }

@@ -1,11 +1,12 @@
 //! Somebody who looks at the CRLs all the time, as a relying party would, whoever serves them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use certwave_controller::companion::{Index, IndexEntry};
 use certwave_crds::CertificateAuthority;
 use certwave_pki::crl::{Crl, Mark, Reason};
 use rustls::pki_types::CertificateRevocationListDer;
@@ -13,9 +14,9 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio::task::AbortHandle;
 
 use super::history::{Millis, now};
-use crate::lasting;
 use crate::stack::{Stack, objects};
 use crate::witness::Witness;
+use crate::{http, lasting};
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -33,6 +34,12 @@ struct Seen {
 }
 
 impl Seen {
+    fn contradict(&mut self, error: &anyhow::Error) {
+        if self.contradictions.len() < KEPT {
+            self.contradictions.push(format!("{error:#}"));
+        }
+    }
+
     fn note(&mut self, pem: &str) -> Result<()> {
         let der = CertificateRevocationListDer::from_pem_slice(pem.as_bytes())?;
         for entry in Crl::parse(&der)?.entries() {
@@ -51,13 +58,18 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Begins to look at the CRLs of these scopes (`issuer/partition`).
-    pub(super) fn begin(at: SocketAddr, scopes: Vec<String>) -> Self {
+    /// Begins to look at the CRLs of this issuer, by its key id: of each partition from when it is named for the first time.
+    pub(super) fn begin(at: SocketAddr, issuer: String) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let told = Arc::clone(&seen);
         let looking = lasting::runtime().spawn(async move {
             let mut witness = Witness::default();
+            let mut scopes = BTreeSet::new();
             loop {
+                match served(at, &issuer).await {
+                    Ok(named) => scopes.extend(named),
+                    Err(error) => lock(&told).contradict(&error),
+                }
                 for scope in &scopes {
                     let before = witness.seen();
                     let looked = witness.look(at, scope).await;
@@ -69,10 +81,8 @@ impl Watch {
                         let list = new.and_then(|number| witness.content(scope, number));
                         list.map_or(Ok(()), |list| told.note(list))
                     });
-                    if let Err(error) = noted
-                        && told.contradictions.len() < KEPT
-                    {
-                        told.contradictions.push(format!("{error:#}"));
+                    if let Err(error) = noted {
+                        told.contradict(&error);
                     }
                 }
                 tokio::time::sleep(PAUSE).await;
@@ -107,16 +117,24 @@ impl Drop for Watch {
     }
 }
 
-/// The scopes of a stack's CA.
+/// The key id of a stack's CA.
 ///
 /// # Errors
 /// When the CA shows none.
-pub(super) async fn scopes(stack: &Stack) -> Result<Vec<String>> {
+pub(super) async fn key_id(stack: &Stack) -> Result<String> {
     let ca: CertificateAuthority = stack.objects().get(objects::CA).await?;
     let status = ca.status.context("the CA has no status")?;
-    let key = status.key_id.context("the CA has no key")?;
-    let crls = status.crls.iter().filter(|crl| !crl.partition.contains(".delta"));
-    Ok(crls.map(|crl| format!("{key}/{}", crl.partition)).collect())
+    status.key_id.context("the CA has no key")
+}
+
+/// The scopes (`issuer/partition`) that are served of an issuer; none where nobody serves.
+async fn served(at: SocketAddr, issuer: &str) -> Result<Vec<String>> {
+    let Ok((200, text)) = http::get(at, &format!("/crl/{issuer}/index.json")).await else {
+        return Ok(Vec::new());
+    };
+    let index: Index = serde_json::from_str(&text).context("an index that cannot be read")?;
+    let scope = |entry: IndexEntry| format!("{issuer}/{}", entry.partition);
+    Ok(index.crls.into_iter().map(scope).collect())
 }
 
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {

@@ -167,9 +167,15 @@ impl Judge<'_> {
 
     /// What is over when it is seen: nothing can be judged while the ledger is out, and a clock jumps at once.
     fn heed_outage(&mut self) {
-        let over = self.seen.ledger_out.max(self.seen.clock_turned);
-        let Some(at) = over else { return };
-        if self.next.last_fault.is_none_or(|known| known < at) {
+        let out = self.seen.ledger_out;
+        let out = out.filter(|at| self.next.last_fault.is_none_or(|known| known < *at));
+        let turned = self.seen.clock_turned;
+        let turned = turned.filter(|at| self.next.clock_turned != Some(*at));
+        if turned.is_some() {
+            self.next.clock_turned = turned;
+        }
+        // By a clock that has turned only the present is known.
+        if let Some(at) = turned.map(|_| self.now).or(out) {
             self.next.soak_since = None;
             self.next.last_fault = Some(at);
         }

@@ -38,6 +38,9 @@ pub struct Run {
     pub soak_since: Option<Millis>,
     /// When our own side was last seen to be at fault.
     pub last_fault: Option<Millis>,
+    /// The last turn of our clock that was heeded, by what the clock said then: it tells one from another, not which came first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_turned: Option<Millis>,
     /// Waves that a person approved, counted from the first.
     pub approved: u32,
     /// The approval that stood when a breach was answered: it was given before anybody knew, so it counts no more.

@@ -178,6 +178,15 @@ fn soak_begins_anew_when_the_clock_has_jumped() {
     assert_eq!((anew.phase, anew.run.wave), (Phase::Soaking, 0));
     let over = judge(ahead + 5 + 3_600_000, &strategy, &plan(), &anew.run, &jumped);
     assert_eq!(over.run.wave, 1, "one jump counts once: {:?}", over.waiting);
+    // Put back, and ahead once more: each is a turn of its own, whatever the clock says.
+    let back = Seen {
+        clock_turned: Some(NOW + 9),
+        ..right
+    };
+    let again = judge(NOW + 10, &strategy, &plan(), &anew.run, &back);
+    assert_eq!((again.phase, again.run.soak_since), (Phase::Soaking, Some(NOW + 10)));
+    let again = judge(ahead + 20, &strategy, &plan(), &again.run, &jumped);
+    assert_eq!((again.phase, again.run.wave), (Phase::Soaking, 0));
     let without = judge(ahead + 5, &strategy, &plan(), &soaking, &right);
     assert_eq!(without.run.wave, 1, "the time alone would have been enough");
 }
