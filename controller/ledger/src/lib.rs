@@ -101,6 +101,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// A broker's devices whose open job has passed its state's deadline or its own, or whose timed-out job has passed the time after
     /// which it counts as lost; the longest overdue first.
     async fn overdue(&self, broker: &BrokerId, now: Millis, limit: u32) -> Result<Vec<Identity>>;
+    /// A broker's devices whose job has a deadline and came to its state after `now`: by a clock that was put back since, so that
+    /// nobody knows how late the deadline is. Enrolments and jobs that wait end with a certificate, and are left out.
+    async fn dated_ahead(&self, broker: &BrokerId, now: Millis, limit: u32) -> Result<Vec<Identity>>;
     /// Declared and enrolled devices without an open job, whose `not_before` has passed, and whose certificates end soon, by
     /// end of validity and device id. Those that have expired are left out, as they cannot connect any more.
     async fn due(&self, fleet: &FleetKey, query: &DueQuery) -> Result<Vec<Identity>>;

@@ -18,8 +18,21 @@ const BATCH: u32 = 256;
 pub(super) async fn run(engine: &Engine) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The turn of our clock after which deadlines were looked through; the first look is for those of another process.
+    let mut put_right = None;
     loop {
         tick.tick().await;
+        let turned = engine.publisher.clock().turned();
+        if put_right != Some(turned) && engine.publisher.clock().is_trusted() {
+            match put_back(engine).await {
+                Ok(true) => put_right = Some(turned),
+                Ok(false) => {}
+                Err(error) => {
+                    engine.ledger_failed(&error);
+                    continue;
+                }
+            }
+        }
         let overdue = match engine.ledger.overdue(&engine.broker, now(), BATCH).await {
             Ok(overdue) => overdue,
             Err(error) => {
@@ -41,6 +54,15 @@ pub(super) async fn run(engine: &Engine) {
             }
         }
     }
+}
+
+/// Gives those their time anew whose deadlines were set by a clock that was ahead: they may be years away. Answers whether that were all.
+async fn put_back(engine: &Engine) -> Result<bool, LedgerError> {
+    let ahead = engine.ledger.dated_ahead(&engine.broker, now(), BATCH).await?;
+    for identity in &ahead {
+        engine.happen(identity, Event::Postpone).await?;
+    }
+    Ok(ahead.len() < BATCH as usize)
 }
 
 /// Enforces one deadline; where the device could not be heard for a whole step, as broker or ledger was out or silent or this

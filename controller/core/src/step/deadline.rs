@@ -23,7 +23,12 @@ pub(super) fn on_deadline(ctx: &Context<'_>, device: &Device) -> Decision {
     let Some(job) = &device.job else {
         return Decision::Same(None);
     };
-    if job.next_deadline().is_none_or(|d| d > ctx.now) {
+    let Some(deadline) = job.next_deadline() else {
+        return Decision::Same(None);
+    };
+    // One that came to its state in the future did so by a clock that was put back since: who is barred gets no time anew.
+    let ahead = device.bar.is_some() && job.since > ctx.now;
+    if deadline > ctx.now && !ahead {
         return Decision::Same(None);
     }
     let expiry = end_of_life(device);
@@ -91,6 +96,10 @@ pub(super) fn on_postpone(ctx: &Context<'_>, device: &Device) -> Decision {
             change(next, Some(Send::Job))
         }
         Some(job) if job.next_deadline().is_some() => {
+            // It came to its state by a clock that was put back since, and has as much time left as it had then.
+            let ahead = job.since.saturating_sub(ctx.now).max(0);
+            job.since -= ahead;
+            job.job_deadline = job.job_deadline.map(|d| d.saturating_sub(ahead));
             job.rearm(ctx.now, ctx.policy);
             job.job_deadline = job.job_deadline.map(|d| job.deadline.map_or(d, |state| state.max(d)));
             change(next, None)

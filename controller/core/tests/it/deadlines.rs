@@ -1,6 +1,7 @@
 //! What time ends, and what comes after all.
 
 use certwave_core::model::{JobKind, JobState};
+use certwave_core::revocation::Bar;
 use certwave_core::step::{self, Decision, Event, NewJob, Send, Signer};
 use certwave_protocol::ids::JobId;
 use certwave_protocol::message::{Slot, Step};
@@ -25,6 +26,29 @@ fn a_device_that_does_not_accept_gives_its_slot_back_and_does_not_fail() {
         Decision::Same(None),
         "asked again only once it was heard"
     );
+}
+
+#[test]
+fn a_deadline_that_a_clock_years_ahead_has_set_is_set_anew_when_it_is_put_back() {
+    let p = policy();
+    let accepted = rotating(JobState::Accepted);
+    let job = accepted.job.as_ref().unwrap();
+    let now = job.since - 3 * YEAR * 1000;
+    let left = job.job_deadline.unwrap() - job.since;
+    let (again, send) = after(step::step(&ctx(&p, now), &accepted, &Event::Postpone));
+    let job = again.job.as_ref().unwrap();
+    assert_eq!((job.state, job.since, send), (JobState::Accepted, now, None));
+    assert_eq!(job.deadline, Some(now + p.step_timeout));
+    assert_eq!(job.job_deadline, Some(now + left));
+
+    // Who was barred meanwhile gets no time anew; whose clock is right, only what is over ends.
+    let mut barred = accepted.clone();
+    barred.bar = Some(Bar::Revoked);
+    let (ended, _) = after(step::step(&ctx(&p, now), &barred, &Event::Postpone));
+    assert_eq!(ended.job.unwrap().state, JobState::Failed);
+    let since = accepted.job.as_ref().unwrap().since;
+    let waits = step::step(&ctx(&p, since), &barred, &Event::Postpone);
+    assert_eq!(waits, Decision::Same(None));
 }
 
 #[test]

@@ -91,6 +91,11 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
         self.read(move |db| query::overdue(db, &broker, now, limit)).await
     }
 
+    async fn dated_ahead(&self, broker: &BrokerId, now: Millis, limit: u32) -> Result<Vec<Identity>> {
+        let broker = broker.clone();
+        self.read(move |db| query::dated_ahead(db, &broker, now, limit)).await
+    }
+
     async fn due(&self, fleet: &FleetKey, query: &DueQuery) -> Result<Vec<Identity>> {
         let (fleet, query) = (fleet.clone(), query.clone());
         self.read(move |db| query::due(db, &fleet, &query)).await

@@ -31,6 +31,17 @@ pub(super) fn overdue(db: &Connection, broker: &BrokerId, now: Millis, limit: u3
     )
 }
 
+/// Devices whose deadlines were set by a clock that was ahead.
+pub(super) fn dated_ahead(db: &Connection, broker: &BrokerId, now: Millis, limit: u32) -> Result<Vec<Identity>> {
+    identities(
+        db,
+        "SELECT broker, device FROM devices
+         WHERE broker = ?1 AND wake_at > ?2 AND job_since > ?2 AND job_state <> 'Queued' AND job_kind <> 'enrol'
+         ORDER BY wake_at DESC LIMIT ?3",
+        params![broker.as_str(), now, limit],
+    )
+}
+
 /// Devices that need a job.
 pub(super) fn due(db: &Connection, fleet: &FleetKey, query: &DueQuery) -> Result<Vec<Identity>> {
     let Some(fleet) = declare::known_fleet(db, fleet)? else {

@@ -166,6 +166,12 @@ pub(crate) async fn overdue_are_open_jobs_past_a_deadline_and_timed_out_ones_pas
         [identity(1)],
         "deadlines hold for withdrawn devices too"
     );
+
+    // Only those whose state began in the future, and that have a deadline that is their own.
+    change(&*ledger, epoch, 0, |d| d.job.as_mut().unwrap().since = NOW + 9).await;
+    change(&*ledger, epoch, 4, |d| d.job.as_mut().unwrap().since = NOW + 9).await;
+    assert_eq!(ledger.dated_ahead(&broker(), NOW + 8, 10).await.unwrap(), [identity(0)]);
+    assert!(ledger.dated_ahead(&broker(), NOW + 9, 10).await.unwrap().is_empty());
 }
 
 pub(crate) async fn due_are_idle_enrolled_devices_whose_certificates_end_soon(ledger: Arc<dyn Ledger>) {
