@@ -1,7 +1,7 @@
 //! Whether a Rotation kept to its rollout, by what devices did: pure.
 //!
 //! What the operator knew when it let a wave begin is not seen from outside. It passes over devices that it takes for offline or for lost,
-//! and serves them when they are heard again. So only those are held against it that it cannot have passed over, see [`Begun`].
+//! and serves them when they are heard again. So only those are held against it that it cannot have passed over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
