@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 
 use super::Engine;
 use super::hearing::Heard;
-use crate::clock::now;
+use crate::clock::{TOLERANCE_S, now};
 
 const TICK: Duration = Duration::from_millis(500);
 const BATCH: u32 = 256;
@@ -27,10 +27,7 @@ pub(super) async fn run(engine: &Engine) {
             match put_back(engine).await {
                 Ok(true) => put_right = Some(turned),
                 Ok(false) => {}
-                Err(error) => {
-                    engine.ledger_failed(&error);
-                    continue;
-                }
+                Err(error) => engine.ledger_failed(&error),
             }
         }
         let overdue = match engine.ledger.overdue(&engine.broker, now(), BATCH).await {
@@ -56,11 +53,18 @@ pub(super) async fn run(engine: &Engine) {
     }
 }
 
-/// Gives those their time anew whose deadlines were set by a clock that was ahead: they may be years away. Answers whether that were all.
+/// Gives those their time anew whose deadlines were set by a clock that was ahead by more than is tolerated: they may be years away.
+/// Answers whether that were all.
 async fn put_back(engine: &Engine) -> Result<bool, LedgerError> {
-    let ahead = engine.ledger.dated_ahead(&engine.broker, now(), BATCH).await?;
+    let right = now().saturating_add(TOLERANCE_S * 1000);
+    let ahead = engine.ledger.dated_ahead(&engine.broker, right, BATCH).await?;
     for identity in &ahead {
-        engine.happen(identity, Event::Postpone).await?;
+        match engine.happen(identity, Event::Postpone).await {
+            Err(error) if error.is_outage() => return Err(error),
+            // The others are not held up by one.
+            Err(error) => engine.ledger_failed(&error),
+            Ok(()) => {}
+        }
     }
     Ok(ahead.len() < BATCH as usize)
 }

@@ -11,9 +11,9 @@ use crate::{Member, Result, Retry, Revert, RotationExample};
 const UNMARKED: &str = "NOT EXISTS (SELECT 1 FROM marks k WHERE k.issuer = p.issuer AND k.serial = p.serial
     AND (k.held_at IS NOT NULL OR k.revoked_at IS NOT NULL))";
 
-/// Of a member `m` and its device `d`: it starts from a certificate of before the Rotation, as it went back by itself. Then its previous
-/// one is the newer one, which nobody is sent to.
-const BACK: &str = "coalesce(d.current <= m.held, FALSE)";
+/// Of a member `m` and its device `d`: it went back by itself, to a certificate of before the Rotation or of before its last one. Then its
+/// previous one is the newer one, which nobody is sent to (`outcome::superseded`).
+const BACK: &str = "(coalesce(d.current <= m.held, FALSE) OR coalesce(d.previous > d.current, FALSE))";
 
 /// The Rotation's row.
 pub(super) fn rotation(db: &Connection, uid: &str) -> Result<Option<i64>> {

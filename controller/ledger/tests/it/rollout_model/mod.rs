@@ -292,7 +292,7 @@ async fn apply(ledger: &dyn Ledger, epoch: Epoch, model: &mut Model, op: Op) {
         Op::SkipRenewed => {
             ledger.skip_renewed(epoch, "r", model.now).await.unwrap();
             model.each(|d, p| {
-                let renewed = p.outcome == MemberOutcome::Planned && !d.open() && !d.is_back(p);
+                let renewed = p.outcome == MemberOutcome::Planned && !d.open() && d.current.number > p.held;
                 renewed.then_some(MemberOutcome::Skipped)
             });
         }

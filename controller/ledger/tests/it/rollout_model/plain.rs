@@ -54,9 +54,9 @@ impl Device {
         self.declared && self.pumps
     }
 
-    /// It starts from what it had when it became a member.
+    /// It starts from what it had when it became a member, or went back by itself.
     pub(super) fn is_back(&self, place: &Place) -> bool {
-        self.current.number <= place.held
+        self.current.number <= place.held || self.went_back()
     }
 
     /// Its previous certificate is the newer one: nobody sends it there.
