@@ -299,10 +299,9 @@ async fn devices(shared: &Shared, listed: &HashMap<&SerialKey, &TakenIn>) -> Res
                     ..declaration
                 });
             }
-            // In the order in which they were issued, by which the ledger tells the newer one.
             let slots = [
-                (Held::Previous, &certificates.previous),
                 (Held::Current, &certificates.current),
+                (Held::Previous, &certificates.previous),
                 (Held::Pending, &certificates.pending),
             ];
             let revocation = object.status.as_ref().and_then(|status| status.revocation.as_ref());
