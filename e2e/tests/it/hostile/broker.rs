@@ -34,7 +34,11 @@ struct Hostile {
 
 impl Hostile {
     async fn enter(door: SocketAddr, server_ca: &str) -> Self {
-        let mut line = Connection::open(door, server_ca, None, "mallory").await.unwrap();
+        // The last listener of its configuration: it opens after those that a start waits for.
+        let open = || Connection::open(door, server_ca, None, "mallory");
+        let mut line = certwave_e2e::wait_for("the door for anybody", QUIET * 20, open)
+            .await
+            .unwrap();
         assert!(line.subscribe("#").await.unwrap());
         Self {
             line,
