@@ -6,7 +6,7 @@
 //! ([`dating`]), and by that we judge the certificates of others.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use certwave_core::model::Millis;
@@ -60,10 +60,33 @@ pub struct Clock {
     /// Ours minus the API server's, milliseconds, as far as it cannot be the time that the answer took.
     ahead: AtomicI64,
     trusted: watch::Sender<bool>,
-    /// When they last agreed again or no more, or ours jumped, if they ever disagreed or it ever did; and what ours said then.
-    turned: Mutex<Option<(Instant, Millis)>>,
+    turns: Mutex<Turns>,
+}
+
+/// What is remembered of a clock.
+#[derive(Debug, Default)]
+struct Turns {
+    /// When the two last agreed again or no more, or ours jumped, if they ever disagreed or it ever did; and what ours said then.
+    last: Option<(Instant, Millis)>,
     /// Our clock when it was looked at last, and when that was.
-    looked: Mutex<Option<(Millis, Instant)>>,
+    looked: Option<(Millis, Instant)>,
+}
+
+impl Turns {
+    /// Looks whether our clock, which says `ours`, has jumped. That need not take it out of [`TOLERANCE_S`], and the API server tells of it later.
+    fn look(&mut self, ours: Millis, now: Instant) {
+        let Some((then, at)) = self.looked.replace((ours, now)) else {
+            return;
+        };
+        let jump = beyond(ours - then, now.saturating_duration_since(at));
+        if jump.abs() > JUMP_MS {
+            self.last = Some((now, ours));
+            tracing::warn!(
+                by_ms = jump,
+                "the clock has jumped: what soaks begins anew, and deadlines are put off by a step"
+            );
+        }
+    }
 }
 
 impl Default for Clock {
@@ -71,8 +94,7 @@ impl Default for Clock {
         Self {
             ahead: AtomicI64::new(0),
             trusted: watch::Sender::new(true),
-            turned: Mutex::default(),
-            looked: Mutex::default(),
+            turns: Mutex::default(),
         }
     }
 }
@@ -100,8 +122,7 @@ impl Clock {
             .trusted
             .send_if_modified(|before| std::mem::replace(before, trusted) != trusted);
         if turned {
-            let turn = (Instant::now(), earlier(machine(), ahead));
-            *self.turned.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
+            self.turns().last = Some((Instant::now(), machine()));
         }
         if turned && trusted {
             tracing::info!("the clock agrees with the API server's again");
@@ -120,31 +141,38 @@ impl Clock {
 
     /// For how long they have agreed, and ours has not jumped; `None` while they do not. Times that were written down before may be off.
     pub fn agreed_for(&self) -> Option<Duration> {
-        self.agreed_at(machine(), Instant::now())
+        let (turned, now, _) = self.looked();
+        self.agreed_at(turned, now)
     }
 
-    /// When they last agreed again or no more, or ours jumped, as [`now`] had it then; `None` if that never was.
+    /// When they last agreed again or no more, or ours jumped, by our clock then, right or wrong: to tell one such turn from another. `None` if that
+    /// never was.
     pub fn turned(&self) -> Option<Millis> {
-        self.look(machine(), Instant::now()).map(|(_, said)| said)
+        self.now_and_turned().1
     }
 
-    fn agreed_at(&self, ours: Millis, now: Instant) -> Option<Duration> {
-        let turned = self.look(ours, now);
+    /// The time as [`now`] has it, and [`turned`](Self::turned) as of that very reading.
+    pub fn now_and_turned(&self) -> (Millis, Option<Millis>) {
+        let (turned, _, ours) = self.looked();
+        (earlier(ours, self.ahead()), turned.map(|(_, said)| said))
+    }
+
+    fn agreed_at(&self, turned: Option<(Instant, Millis)>, now: Instant) -> Option<Duration> {
         self.is_trusted()
             .then(|| turned.map_or(Duration::MAX, |(at, _)| now.saturating_duration_since(at)))
     }
 
-    /// Looks whether our clock, which says `ours`, has jumped. That need not take it out of [`TOLERANCE_S`], and the API server tells of it later.
-    fn look(&self, ours: Millis, now: Instant) -> Option<(Instant, Millis)> {
-        let before = self
-            .looked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace((ours, now));
-        if before.is_some_and(|(then, at)| jumped(ours - then, now.saturating_duration_since(at))) {
-            *self.turned.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, ours));
-        }
-        *self.turned.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The last turn, as of now, and what our clock says.
+    fn looked(&self) -> (Option<(Instant, Millis)>, Instant, Millis) {
+        let mut turns = self.turns();
+        // Read under the lock: of two readings the later one must not be taken for the earlier.
+        let (now, ours) = (Instant::now(), machine());
+        turns.look(ours, now);
+        (turns.last, now, ours)
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ours minus the API server's, seconds.
@@ -164,10 +192,9 @@ impl Clock {
     }
 }
 
-/// Whether a clock has gone on by so many milliseconds by more than time alone.
-fn jumped(by: Millis, passed: Duration) -> bool {
-    let passed = Millis::try_from(passed.as_millis()).unwrap_or(Millis::MAX);
-    (by - passed).abs() > JUMP_MS
+/// By how many milliseconds a clock that has gone on by so many has gone on by more than time alone.
+fn beyond(by: Millis, passed: Duration) -> Millis {
+    by.saturating_sub(Millis::try_from(passed.as_millis()).unwrap_or(Millis::MAX))
 }
 
 fn earlier(now: Millis, ahead: i64) -> Millis {
@@ -237,15 +264,17 @@ mod tests {
         let (clock, start) = (Clock::default(), Instant::now());
         let at = |seconds: i64, jump: Millis| {
             let now = start + Duration::from_secs(seconds.unsigned_abs());
-            clock.agreed_at(AT + seconds * 1000 + jump, now)
+            clock.turns().look(AT + seconds * 1000 + jump, now);
+            let turned = clock.turns().last;
+            clock.agreed_at(turned, now)
         };
         assert_eq!(at(0, 0), Some(Duration::MAX));
         assert_eq!(at(600, 800), Some(Duration::MAX), "a clock is slewed");
         assert_eq!(at(601, 250_000), Some(Duration::ZERO));
         assert_eq!(at(611, 250_000), Some(Duration::from_secs(10)));
         assert_eq!(at(612, 0), Some(Duration::ZERO), "and back");
-        let said = clock.turned.lock().map(|turned| turned.map(|(_, said)| said));
-        assert_eq!(said.ok().flatten(), Some(AT + 612_000), "what it said then");
+        let said = clock.turns().last.map(|(_, said)| said);
+        assert_eq!(said, Some(AT + 612_000), "what it said then");
     }
 
     #[test]

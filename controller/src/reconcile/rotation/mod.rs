@@ -255,7 +255,8 @@ impl Rotations {
             Ok((strategy, _)) => strategy,
             Err(verdict) => return Ok(Err(verdict)),
         };
-        let (ledger, now) = (&*self.shared.ledger, now_ms());
+        let ledger = &*self.shared.ledger;
+        let (now, clock_turned) = self.shared.publisher.clock().now_and_turned();
         let scope = scope(object, &needs, &strategy, now);
         let drafted = draft::draft(ledger, &needs.fleet.key, now, &strategy, &scope, fit(object)).await?;
         let draft = match drafted {
@@ -281,6 +282,7 @@ impl Rotations {
         let members = ledger.begin_rotation(epoch, record, draft.members).await?;
         let run = Run {
             wave_since: now,
+            clock_turned,
             online_before: online,
             ..Run::default()
         };

@@ -28,7 +28,7 @@ const JOINING: i64 = 20_000;
 
 impl Rotations {
     pub(super) async fn go_on(&self, object: &Rotation, uid: &str, mut stored: StoredRotation) -> Result<Action> {
-        let now = now_ms();
+        let (now, clock_turned) = self.shared.publisher.clock().now_and_turned();
         let own = name(object);
         if let Some((_, outcome)) = stored.ended {
             // A crash came between the end and its status.
@@ -65,8 +65,7 @@ impl Rotations {
             },
             fault: fault.as_ref().map(|verdict| verdict.message.as_str()),
             ledger_out: self.shared.registry.ledger_was_out(),
-            // Looked at after `now` was: a jump in between counts.
-            clock_turned: self.shared.publisher.clock().turned(),
+            clock_turned,
             starting: self.starting(needs.as_ref().ok()),
             preempted_by: other.as_deref(),
             online: online.unwrap_or(0),
