@@ -133,7 +133,7 @@ impl Engine {
                     self.happen(identity, Event::Postpone).await.map_err(|e| self.out(&e))?;
                 }
                 let (credential, record) = issued?;
-                decision = step::issued(&ctx, &device, payload.session, credential);
+                decision = step::issued(&ctx, &device, signer, payload.session, credential);
                 with.certificate = Some(record);
             }
             if let Decision::Refuse(code, why) = decision {

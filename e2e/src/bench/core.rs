@@ -129,7 +129,13 @@ fn rotate(device: &Device, mut judge: impl FnMut()) -> Result<Device> {
     let device = changed(step::start(&context, device, new))?;
     let device = changed(step::step(&context, &device, &Event::Offer))?;
     let device = changed(step::step(&context, &device, &status(Step::Accepted, Signer::Current)))?;
-    let device = changed(step::issued(&context, &device, Nonce([2; 16]), credential(2)))?;
+    let device = changed(step::issued(
+        &context,
+        &device,
+        step::Signer::Current,
+        Nonce([2; 16]),
+        credential(2),
+    ))?;
     let tested = Event::Tested {
         mark,
         signer: Signer::Pending,

@@ -7,7 +7,7 @@ use certwave_protocol::message::{Step, Subject};
 use crate::model::{Device, Job, JobKind, JobState};
 
 use super::event::{Context, Decision, Report, Send, Signer};
-use super::outcome::{carries_certificate, change, confirm, end, heard, trial_signer, wrong_key};
+use super::outcome::{carries_certificate, change, confirm, end, heard, heed_way_back, trial_signer, wrong_key};
 
 pub(super) fn on_status(ctx: &Context<'_>, device: &Device, job: &Job, report: &Report) -> Decision {
     use JobState::{Accepted, Committing, Issued, Lost, Queued, Sent, TimedOut};
@@ -15,7 +15,11 @@ pub(super) fn on_status(ctx: &Context<'_>, device: &Device, job: &Job, report: &
         signer, session, step, ..
     } = *report;
     let ends = |state, code: Code| {
-        let heard = heard(ctx, device, session);
+        let mut heard = heard(ctx, device, session);
+        // Whoever rejects a job may have gone forward since: that empties no slot.
+        if state != JobState::Rejected {
+            heed_way_back(&mut heard, signer);
+        }
         end(ctx, &heard, state, report.code.unwrap_or(code), report.detail.as_ref())
     };
     if step == Step::Committed {
@@ -39,10 +43,7 @@ pub(super) fn on_status(ctx: &Context<'_>, device: &Device, job: &Job, report: &
     match (step, job.state) {
         (Step::Accepted, Sent) => {
             let mut next = heard(ctx, device, session);
-            // It went back by itself, and the new key goes into the other slot: that is the one to forget.
-            if signer == Signer::Previous && job.kind == JobKind::Rotate && next.previous.is_some() {
-                std::mem::swap(&mut next.current, &mut next.previous);
-            }
+            heed_way_back(&mut next, signer);
             if let Some(job) = next.job.as_mut() {
                 let to = if carries_certificate(job) { Accepted } else { Issued };
                 job.enter(to, ctx.now, ctx.policy);

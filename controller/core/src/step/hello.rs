@@ -8,7 +8,7 @@ use crate::model::{Device, Job, JobKind, JobState};
 
 use super::enrol::left_over;
 use super::event::{Context, Decision, Send, Signer};
-use super::outcome::{carries_certificate, change, confirm, finish, promote};
+use super::outcome::{carries_certificate, change, confirm, finish, heed_way_back, promote};
 
 pub(super) fn on_hello(
     ctx: &Context<'_>,
@@ -52,7 +52,13 @@ pub(super) fn on_hello(
         progress,
         Some(Progress::Committed | Progress::RolledBack | Progress::Failed)
     );
-    if signer == Signer::Previous && after && job.state.ended() && !forward {
+    let before = || has_obeyed(device, hello) && matches!(job.state, JobState::Cancelled | JobState::Rejected);
+    // From one that has ended nobody starts.
+    let over = device
+        .current
+        .as_ref()
+        .is_some_and(|c| c.not_after.saturating_mul(1000) <= ctx.now);
+    if signer == Signer::Previous && (after || before() || over) && job.state.ended() && !forward {
         std::mem::swap(&mut next.current, &mut next.previous);
         return change(next, None);
     }
@@ -61,6 +67,9 @@ pub(super) fn on_hello(
         return Decision::Refuse(Code::WrongKey, "not committed yet");
     }
     let gone = matches!(job.state, JobState::Accepted | JobState::Issued | JobState::Committing) || forward;
+    if gone && matches!(progress, Some(Progress::RolledBack | Progress::Failed)) {
+        heed_way_back(&mut next, signer);
+    }
     match progress {
         Some(Progress::RolledBack) if gone => return finish(ctx, next, JobState::RolledBack, Code::TestFailed, None),
         Some(Progress::Failed) if gone => return finish(ctx, next, JobState::Failed, Code::Other, None),
@@ -81,6 +90,21 @@ pub(super) fn on_hello(
         _ => None,
     };
     change(next, send)
+}
+
+/// True where hello shows that the device had the certificate which it is known to start from, and had obeyed its commit: for after a job that
+/// the device has not accepted, and so does not name. A `hello` from before that is said again has no such certificate in its slots; where the
+/// device was sent back to an older one it has.
+fn has_obeyed(device: &Device, hello: &Hello) -> bool {
+    let (Some(current), Some(previous)) = (&device.current, &device.previous) else {
+        return false;
+    };
+    let held = [hello.slots.a, hello.slots.b].contains(&Some(current.fingerprint));
+    let committed = hello
+        .job
+        .as_ref()
+        .is_some_and(|view| view.progress == Progress::Committed);
+    held && committed && current.not_before > previous.not_before
 }
 
 /// True where hello shows that what was committed is active and off trial.

@@ -24,7 +24,7 @@ use answers::{on_csr, on_status, on_tested};
 use deadline::{on_cancel, on_deadline, on_offer, on_postpone};
 use enrol::undecided;
 use hello::on_hello;
-use outcome::{barred, change, end, end_of_life, later, wrong_key};
+use outcome::{barred, change, end, end_of_life, heed_way_back, later, wrong_key};
 
 /// Gives `device` a queued job. It is offered when the device is online and there is room.
 pub fn start(ctx: &Context<'_>, device: &Device, new: NewJob) -> Decision {
@@ -76,8 +76,14 @@ pub fn start(ctx: &Context<'_>, device: &Device, new: NewJob) -> Decision {
     change(next, None)
 }
 
-/// The change that records a rotation's certificate.
-pub fn issued(ctx: &Context<'_>, device: &Device, session: SessionId, credential: Credential) -> Decision {
+/// The change that records a rotation's certificate; `signer` signed the request.
+pub fn issued(
+    ctx: &Context<'_>,
+    device: &Device,
+    signer: Signer,
+    session: SessionId,
+    credential: Credential,
+) -> Decision {
     if device.bar.is_some() {
         return barred();
     }
@@ -94,6 +100,7 @@ pub fn issued(ctx: &Context<'_>, device: &Device, session: SessionId, credential
     job.enter(JobState::Issued, ctx.now, ctx.policy);
     next.pending = Some(credential);
     next.session = Some(session);
+    heed_way_back(&mut next, signer);
     change(next, Some(Send::Certificate))
 }
 
@@ -141,7 +148,9 @@ pub fn step(ctx: &Context<'_>, device: &Device, event: &Event) -> Decision {
             Ok(_) if *signer == Signer::Pending => wrong_key(),
             // `accepted` may have been lost, here as for a good request.
             Ok(job) if job.kind == JobKind::Rotate && matches!(job.state, JobState::Sent | JobState::Accepted) => {
-                end(ctx, device, JobState::Failed, *code, Some(detail))
+                let mut next = device.clone();
+                heed_way_back(&mut next, *signer);
+                end(ctx, &next, JobState::Failed, *code, Some(detail))
             }
             Ok(_) => Decision::Refuse(*code, "the request was refused"),
         },

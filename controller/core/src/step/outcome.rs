@@ -56,6 +56,15 @@ pub(super) fn end_of_life(device: &Device) -> Option<Millis> {
     device.current.as_ref().map(|c| c.not_after.saturating_mul(1000))
 }
 
+/// Within its rotation the device speaks by its previous certificate: it went back by itself before, and the new key goes into the other slot.
+/// So that is the one to forget.
+pub(super) fn heed_way_back(next: &mut Device, signer: Signer) {
+    let rotates = next.job.as_ref().is_some_and(|job| job.kind == JobKind::Rotate);
+    if signer == Signer::Previous && rotates && next.previous.is_some() {
+        std::mem::swap(&mut next.current, &mut next.previous);
+    }
+}
+
 /// The pending certificate is what the device starts from.
 pub(super) fn promote(next: &mut Device) {
     if let Some(new) = next.pending.take() {

@@ -40,7 +40,7 @@ fn a_barred_device_gets_no_job_and_no_certificate() {
         assert!(!due::may_offer(NOW, &queued));
         assert_eq!(decide(&queued, &Event::Offer), Decision::Same(None));
         let accepted = barred(rotating(JobState::Accepted), bar);
-        let issued = step::issued(&c, &accepted, Nonce([2; 16]), credential(2));
+        let issued = step::issued(&c, &accepted, Signer::Current, Nonce([2; 16]), credential(2));
         assert!(matches!(issued, Decision::Refuse(Code::Revoked, _)), "{issued:?}");
     }
 }

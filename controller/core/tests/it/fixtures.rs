@@ -119,7 +119,13 @@ pub(crate) fn rotating(state: JobState) -> Device {
     if state == JobState::Accepted {
         return device;
     }
-    (device, _) = after(step::issued(&c, &device, Nonce([2; 16]), credential(2)));
+    (device, _) = after(step::issued(
+        &c,
+        &device,
+        Signer::Current,
+        Nonce([2; 16]),
+        credential(2),
+    ));
     if state == JobState::Issued {
         return device;
     }

@@ -75,10 +75,17 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+fn signer_of(event: &Event) -> Signer {
+    match event {
+        Event::Csr { signer, .. } => *signer,
+        _ => Signer::Current,
+    }
+}
+
 /// What follows; a certificate that is to be issued is issued.
 fn decide(ctx: &Context<'_>, device: &Device, event: &Event) -> Decision {
     match step::step(ctx, device, event) {
-        Decision::Issue => step::issued(ctx, device, Nonce([4; 16]), credential(2)),
+        Decision::Issue => step::issued(ctx, device, signer_of(event), Nonce([4; 16]), credential(2)),
         other => other,
     }
 }

@@ -520,7 +520,9 @@ proptest! {
             now += pause;
             let event = hear(&device, word, swap);
             let decision = match job::step(&ctx(&p, now), &device, &event) {
-                job::Decision::Issue => job::issued(&ctx(&p, now), &device, Nonce([4; 16]), credential(2)),
+                job::Decision::Issue => {
+                    job::issued(&ctx(&p, now), &device, job::Signer::Current, Nonce([4; 16]), credential(2))
+                }
                 other => other,
             };
             let job::Decision::Change { device: next, .. } = decision else { continue };
