@@ -112,11 +112,14 @@ pub(super) fn take_in(
         )?
         .execute(params![issuer, partition, int(*number)?])?;
     }
+    // By the order of rows it is told which of a device's certificates is the newer one.
+    let mut certificates: Vec<&TakenIn> = certificates.iter().collect();
+    certificates.sort_by_key(|taken| (taken.validity.0, taken.holder.as_ref().map(|(_, held)| age(*held))));
     let mut sequence = Changes::begin(db, now)?;
     let mut new: BTreeMap<&SerialKey, &TakenIn> = BTreeMap::new();
     let mut behind: HashSet<&Identity> = HashSet::new();
     let mut marked: BTreeSet<Identity> = BTreeSet::new();
-    for taken in certificates {
+    for taken in certificates.iter().copied() {
         let known = known(db, &taken.key)?;
         if known.is_none() {
             let row = insert(db, taken, now)?;
@@ -142,6 +145,15 @@ pub(super) fn take_in(
         audit::append(db, &[line(now, "taken-in", Some(detail))])?;
     }
     count(new.len())
+}
+
+/// Where two of a device begin in the same second.
+const fn age(held: Held) -> u8 {
+    match held {
+        Held::Previous => 0,
+        Held::Current => 1,
+        Held::Pending => 2,
+    }
 }
 
 /// Whether the ledger knows a certificate: its device's, if it is a device's.

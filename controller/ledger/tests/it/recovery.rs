@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use certwave_core::model::{Credential, JobState};
+use certwave_core::model::{Credential, Job, JobKind, JobState};
 use certwave_core::revocation::{Bar, Reason, Standing};
 use certwave_ledger::{
     CertificateKind, CertificateRecord, CrlRecord, Held, Ledger, LedgerError, SerialKey, TakenIn, Target, Write,
@@ -134,6 +134,47 @@ pub(crate) async fn a_restored_ledger_issues_nothing_until_what_was_lost_is_take
     write.certificate = Some(same);
     assert_eq!(ledger.write(epoch, write).await, Err(LedgerError::SerialReused));
     ledger.verify_audit().await.unwrap();
+}
+
+pub(crate) async fn after_a_recovery_it_is_known_which_certificate_is_the_newer_one(ledger: Arc<dyn Ledger>) {
+    let ledger = &*ledger;
+    let epoch = begin(ledger, 2).await;
+    ledger.mark_restored(epoch, NOW).await.unwrap();
+    let epoch = ledger.take_epoch("after", NOW).await.unwrap();
+    let held = |n: u32, held: Held, begins: i64| {
+        let lost = certificate(
+            &identity(n),
+            50 + 2 * u64::from(n) + u64::from(held == Held::Current),
+            30,
+        );
+        TakenIn {
+            fingerprint: Some(lost.fingerprint),
+            holder: Some((identity(n), held)),
+            public_key: Some(lost.public_key.clone()),
+            validity: (begins, lost.not_after),
+            ..taken(&key(&lost), Standing::Good)
+        }
+    };
+    let certificates = vec![
+        held(0, Held::Current, NOW_S - 10),
+        held(0, Held::Previous, NOW_S - 1000),
+        // This one went back by itself.
+        held(1, Held::Current, NOW_S - 1000),
+        held(1, Held::Previous, NOW_S - 10),
+    ];
+    ledger.take_in(epoch, NOW, certificates, Vec::new()).await.unwrap();
+    ledger.recovered(epoch, NOW).await.unwrap();
+    let sent_back = async |n: u32| {
+        let mut d = device(ledger, n).await;
+        assert!(d.current.is_some() && d.previous.is_some(), "{d:?}");
+        d.job = Some(Job {
+            kind: JobKind::Rollback,
+            ..job(u64::from(n), JobState::Queued)
+        });
+        ledger.write(epoch, Write::of(d, NOW)).await
+    };
+    sent_back(0).await.unwrap();
+    assert_eq!(sent_back(1).await, Err(LedgerError::Conflict), "that would be forward");
 }
 
 pub(crate) async fn a_device_whose_current_certificate_is_taken_in_as_revoked_needs_a_permit(ledger: Arc<dyn Ledger>) {
