@@ -325,7 +325,8 @@ impl Engine {
             return Ok(Some(Event::Cancel));
         }
         let Some(uid) = device.open_job().and_then(|job| job.rotation.clone()) else {
-            return Ok(due::may_offer(now(), &device).then_some(Event::Offer));
+            let offered = due::may_offer(now(), &device) && self.lets_in(&device).await?;
+            return Ok(offered.then_some(Event::Offer));
         };
         let member = self.ledger.member(&uid, identity).await?;
         let back = device.open_job().is_some_and(|job| job.kind == JobKind::Rollback);
@@ -335,7 +336,7 @@ impl Engine {
         if self.taken_over(round, &uid, identity).await? {
             return Ok(Some(Event::Cancel));
         }
-        if !due::may_offer(now(), &device) {
+        if !due::may_offer(now(), &device) || !self.lets_in(&device).await? {
             return Ok(None);
         }
         let offered = match (round.rotation.filter(|r| r.uid == uid), member) {

@@ -80,7 +80,8 @@ pub(super) async fn run(engine: &Engine) {
             swept = tokio::time::Instant::now();
         }
         for fleet in engine.registry.fleets() {
-            if let Err(error) = engine.serve(&fleet, sweep).await {
+            // Boxed, as it would make every future around it large.
+            if let Err(error) = Box::pin(engine.serve(&fleet, sweep)).await {
                 engine.ledger_failed(&error);
             }
         }
@@ -111,10 +112,6 @@ impl Engine {
         let Some(device) = self.ledger.device(id).await? else {
             return Ok(false);
         };
-        // While the old certificate is on hold it is no place to go back to; once it is revoked the device has none.
-        if matches!(want, Want::Back) && self.ledger.retirement(id).await?.is_some_and(|r| r.phase.holds()) {
-            return Ok(false);
-        }
         let kind = match want {
             Want::Closer(target) => due::next_job(now(), &device, target),
             Want::Back => device.open_job().is_none().then_some(JobKind::Rollback),
@@ -135,9 +132,9 @@ impl Engine {
         let Decision::Change { device: queued, .. } = step::start(&ctx, &device, new) else {
             return Ok(false);
         };
-        // Online and room: queued and sent in one transaction. One that has come online since is offered its job when its turn
-        // comes.
-        let offered = if room && self.registry.presence.online(id) {
+        // Online and room: queued and sent in one transaction. One that has come online since, or is to be let in first, is offered its
+        // job when its turn comes.
+        let offered = if room && self.registry.presence.online(id) && self.lets_in(&device).await? {
             step::step(&ctx, &queued, &Event::Offer)
         } else {
             Decision::Same(None)

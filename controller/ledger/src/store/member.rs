@@ -4,7 +4,7 @@ use crate::sql::{Connection, OptionalExtension as _, ToSql, params};
 use certwave_core::model::{Identity, Millis};
 
 use super::column::{Columns, count};
-use super::query;
+use super::{query, retirement};
 use crate::{Member, Result, Retry, Revert, RotationExample};
 
 /// The previous certificate `p` is neither on hold nor revoked: a device may go back to it.
@@ -68,9 +68,9 @@ pub(super) fn retryable(
          FROM rotations r CROSS JOIN members m ON m.rotation = r.id CROSS JOIN devices d ON d.id = m.device
              CROSS JOIN jobs j ON j.id = m.job
          WHERE r.uid = ?1 AND m.outcome = 'TimedOut' AND d.declared = 1 AND d.bar IS NULL AND d.fleet = r.fleet AND d.job_open = 0
-             AND {} AND d.not_after > ?5
+             AND {} AND {} AND d.not_after > ?5
              AND j.committed = 0 AND j.attempt <= ?3 AND (j.deadline IS NULL OR d.last_seen > j.since)
-         ORDER BY m.wave, m.ordinal LIMIT ?4", query::rested("d", "?2")),
+         ORDER BY m.wave, m.ordinal LIMIT ?4", query::rested("d", "?2"), retirement::unheld("d")),
         params![uid, now, max_retries, limit, now.div_euclid(1000)],
     )
 }
@@ -207,12 +207,13 @@ pub(super) fn retry(db: &Connection, rotation: i64, retry: Retry, now: Millis) -
 
 /// Moves the member last heard of those whose turn would come later into a wave.
 pub(super) fn substitute(db: &Connection, rotation: i64, wave: u32, now: Millis) -> Result<()> {
-    let mut find = db.prepare_cached(
+    let mut find = db.prepare_cached(&format!(
         "SELECT m.device, b.grp, b.windows FROM members m JOIN devices d ON d.id = m.device JOIN buckets b ON b.id = m.bucket
          WHERE m.rotation = ?1 AND m.outcome = 'Planned' AND m.wave > ?2 AND d.declared = 1 AND d.bar IS NULL AND d.job_open = 0
-             AND d.not_after > ?3
+             AND d.not_after > ?3 AND {}
          ORDER BY d.last_seen DESC NULLS LAST, m.wave, m.ordinal LIMIT 1",
-    )?;
+        retirement::unheld("d")
+    ))?;
     let found = find.query_row(params![rotation, wave, now.div_euclid(1000)], |row| {
         Ok((row.get::<i64>(0)?, row.get::<String>(1)?, row.get::<i64>(2)?))
     });

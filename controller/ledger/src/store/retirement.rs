@@ -39,6 +39,14 @@ pub(super) fn open(db: &Connection, identity: &Identity) -> Result<Option<Retire
     Ok(get.query_row(names, stored).optional()?)
 }
 
+/// That a device, by this name in a query, has no certificate on hold for a retirement. In the words of the index on open ones.
+pub(super) fn unheld(device: &str) -> String {
+    format!(
+        "NOT EXISTS (SELECT 1 FROM retirements h WHERE h.broker = {device}.broker AND h.device = {device}.device
+             AND h.phase NOT IN ('Revoked', 'Released') AND h.phase <> 'Waiting')"
+    )
+}
+
 /// Those whose time has come.
 pub(super) fn due(
     db: &Connection,
@@ -142,6 +150,10 @@ pub(super) fn step(
     if present.identity != after.identity || present.old != after.old {
         return Err(LedgerError::Invalid("the retirement is another device's".to_owned()));
     }
+    // A job has come since it was looked at.
+    if after.phase == Phase::Held && works(db, &after.identity)? {
+        return Err(LedgerError::Conflict);
+    }
     put(db, after)?;
     let mut changed = Vec::new();
     if let Some(mark) = mark {
@@ -169,6 +181,12 @@ pub(super) fn step(
         outcome::probation_failed(db, &after.identity, uid, now)?;
     }
     Ok(changed)
+}
+
+/// Whether the device has a job.
+fn works(db: &Connection, identity: &Identity) -> Result<bool> {
+    let mut open = db.prepare_cached("SELECT 1 FROM devices WHERE broker = ?1 AND device = ?2 AND job_open = 1")?;
+    Ok(open.exists([identity.broker.as_str(), identity.device.as_str()])?)
 }
 
 /// How those of a Rotation stand.

@@ -8,14 +8,15 @@ use crate::sql::{Connection, ToSql, params};
 use super::column::{Columns, to_json};
 use super::member;
 use super::query::rested;
+use super::retirement::unheld;
 use crate::{Member, MemberQuery, Result};
 
 /// So many members are looked at one after the other; where too few of them are wanted, buckets tell where the others are.
 const NEAR: u32 = 1000;
 /// What keeps a planned member from starting whatever its bucket, with the present time as `?1` and, in seconds, `?2`.
 fn ready() -> String {
-    let rested = rested("d", "?1");
-    format!("d.declared = 1 AND d.bar IS NULL AND d.job_open = 0 AND {rested} AND d.not_after > ?2")
+    let (rested, unheld) = (rested("d", "?1"), unheld("d"));
+    format!("d.declared = 1 AND d.bar IS NULL AND d.job_open = 0 AND {rested} AND d.not_after > ?2 AND {unheld}")
 }
 const ONE_BY_ONE: &str = "members m CROSS JOIN devices d ON d.id = m.device CROSS JOIN buckets b ON b.id = m.bucket";
 

@@ -51,7 +51,7 @@ pub(super) fn write(db: &Connection, mut w: Write) -> Result<u64> {
             cancel(job, w.now);
             w.member = None;
         }
-        let changed = store_job(db, row, job, w.now)?;
+        let changed = store_job(db, row, identity, job, w.now)?;
         if changed || w.member.is_some() {
             outcome::note(db, row, job, w.member, w.now)?;
         }
@@ -142,14 +142,21 @@ fn wake_at(job: &Job) -> Option<Millis> {
 }
 
 /// Stores a job; answers whether it differs from the stored one.
-fn store_job(db: &Connection, row: i64, job: &Job, now: Millis) -> Result<bool> {
+fn store_job(db: &Connection, row: i64, identity: &Identity, job: &Job, now: Millis) -> Result<bool> {
     match device::stored_job(db, &job.id)? {
         Some((owner, _)) if owner != row => {
             return Err(LedgerError::Invalid("the job belongs to another device".to_owned()));
         }
         Some((_, stored)) if stored == *job => return Ok(false),
         Some(_) => {}
-        None => outcome::superseded(db, row, job, now)?,
+        None => {
+            // While one of its certificates is on hold nobody knows which of the two it starts from, and a job empties the other's slot.
+            let held = || retirement::open(db, identity).map(|open| open.is_some_and(|r| r.phase.holds()));
+            if job.kind != JobKind::Enrol && !job.state.ended() && held()? {
+                return Err(LedgerError::Conflict);
+            }
+            outcome::superseded(db, row, job, now)?;
+        }
     }
     let bundle = match job.kind {
         JobKind::Trust(bundle) => Some(bundle.0),

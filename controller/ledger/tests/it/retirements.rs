@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use certwave_core::model::{Credential, JobState};
+use certwave_core::model::{Credential, Job, JobKind, JobState};
 use certwave_core::retire::{Phase, Retirement, RetirementCounts, Why};
 use certwave_core::revocation::{Holder, Reason, Standing};
 use certwave_ledger::{Act, Ledger, LedgerError, Mark, MemberOutcome, NewMember, Target, Write};
@@ -10,6 +10,7 @@ use certwave_protocol::ids::Epoch;
 
 use crate::fixtures::*;
 use crate::revocations::{REVOKE, mark, one, standing};
+use crate::staged::anybody;
 
 /// Rotates device `n` in Rotation `r`, which begins the retirement of its certificate.
 async fn rotated(ledger: &dyn Ledger, epoch: Epoch, n: u32) -> Retirement {
@@ -234,6 +235,49 @@ pub(crate) async fn the_wave_hears_of_who_did_not_come_back(ledger: Arc<dyn Ledg
     let outcome = async |n| ledger.member("r", &identity(n)).await.unwrap().unwrap().outcome;
     assert_eq!(outcome(0).await, MemberOutcome::ProbationFailed);
     assert_eq!(outcome(1).await, MemberOutcome::Confirmed, "a fault of ours");
+}
+
+pub(crate) async fn no_job_begins_amid_a_hold_and_no_hold_amid_a_job(ledger: Arc<dyn Ledger>) {
+    let ledger = &*ledger;
+    let epoch = begin(ledger, 2).await;
+    let first = rotated(ledger, epoch, 0).await;
+    enrol(ledger, epoch, 1, 30).await;
+    all_in_one_wave(ledger, epoch).await;
+    let waiting = async || {
+        let found = ledger.waiting_members("r", &anybody(NOW)).await.unwrap();
+        found.into_iter().map(|member| member.identity).collect::<Vec<_>>()
+    };
+    assert_eq!(waiting().await, [identity(0), identity(1)]);
+
+    let old = ledger.certificate(&first.old).await.unwrap().unwrap().record;
+    let held = step(&first, Phase::Held, NOW + 100);
+    let before = (Phase::Waiting, first.since);
+    let put = || ledger.step_retirement(epoch, NOW, before, held.clone(), Some(hold(&held)));
+    change(ledger, epoch, 0, |d| d.job = Some(job(7, JobState::Queued))).await;
+    assert_eq!(put().await, Err(LedgerError::Conflict), "a job has come since");
+    assert_eq!(standing(ledger, &old).await, Standing::Good);
+    change(ledger, epoch, 0, |d| d.job = Some(job(7, JobState::Cancelled))).await;
+    put().await.unwrap();
+
+    assert_eq!(waiting().await, [identity(1)], "and nobody behind it waits for it");
+    let with = async |job: Job| {
+        let mut d = device(ledger, 0).await;
+        d.job = Some(job);
+        ledger.write(epoch, Write::of(d, NOW)).await
+    };
+    for kind in [JobKind::Rotate, JobKind::Rollback] {
+        let refused = Job {
+            kind,
+            ..job(8, JobState::Queued)
+        };
+        assert_eq!(with(refused).await, Err(LedgerError::Conflict));
+    }
+    // Whoever enrols anew has nothing left to lose.
+    let enrolment = Job {
+        kind: JobKind::Enrol,
+        ..job(9, JobState::Issued)
+    };
+    with(enrolment).await.unwrap();
 }
 
 pub(crate) async fn nobody_is_sent_back_to_a_certificate_that_is_held_or_revoked(ledger: Arc<dyn Ledger>) {

@@ -77,10 +77,12 @@ macro_rules! suite {
             revocations::who_is_barred_gets_no_turn
             retirements::a_retirement_goes_from_waiting_over_the_hold_to_revoked
             retirements::the_next_retirement_of_a_device_lets_go_of_what_the_last_one_held
+            retirements::no_job_begins_amid_a_hold_and_no_hold_amid_a_job
             retirements::the_wave_hears_of_who_did_not_come_back
             retirements::nobody_is_sent_back_to_a_certificate_that_is_held_or_revoked
             recovery::the_audit_is_a_chain
             recovery::a_restored_ledger_issues_nothing_until_what_was_lost_is_taken_in
+            recovery::after_a_recovery_it_is_known_which_certificate_is_the_newer_one
             recovery::a_device_whose_current_certificate_is_taken_in_as_revoked_needs_a_permit
             recovery::a_hold_that_was_taken_in_ends_when_the_object_declares_none
             recovery::what_ended_long_ago_is_archived_unless_somebody_refers_to_it

@@ -12,6 +12,9 @@ use super::super::Engine;
 use super::super::hearing;
 use crate::clock::now;
 
+/// So long a job waits for nodes to load a release, milliseconds.
+const LOADS_WITHIN: Millis = 600_000;
+
 impl Engine {
     /// Whether certificates may be put on hold, and holds judged: the doors say what they have loaded, and nothing of ours is at
     /// fault.
@@ -52,6 +55,30 @@ impl Engine {
     pub(super) async fn shut_out(&self, fingerprint: &Fingerprint) -> Result<bool, LedgerError> {
         let marked = self.marks(fingerprint).await?;
         Ok(marked.is_some_and(|(_, marked)| marked.is_some_and(|marked| marked.shut_at.is_some())))
+    }
+
+    /// Whether the door goes by it that the device's certificates are released, those of them that were on hold: before every node has loaded
+    /// that they open nothing, and a job empties the slot of the one that the device does not start from. A node that is away for good keeps
+    /// nobody from being renewed.
+    pub(in crate::engine) async fn lets_in(&self, device: &Device) -> Result<bool, LedgerError> {
+        if !self.registry.reports_loading(&device.id.broker) {
+            return Ok(true);
+        }
+        let at = now();
+        for credential in device.current.iter().chain(&device.previous) {
+            let marked = self
+                .marks(&credential.fingerprint)
+                .await?
+                .and_then(|(_, marked)| marked);
+            let awaited = marked.is_some_and(|marked| {
+                let recently = (0..LOADS_WITHIN).contains(&(at - marked.recorded_at));
+                marked.standing == Standing::Good && marked.shut_at.is_none() && recently
+            });
+            if awaited {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether the device could have been heard through the probation time up to its end.

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::super::act::With;
 use super::super::fixtures::certificate;
 use super::super::link::tests::connect;
+use super::super::schedule::Want;
 use super::*;
 use crate::door::{Abilities, Door, DoorError, Kicked, Published};
 use crate::gate::Gate;
@@ -357,6 +358,39 @@ async fn a_device_that_answers_with_the_old_key_is_let_in_again_and_counts_in_it
     assert_eq!(member.outcome, MemberOutcome::ProbationFailed);
     let waves = ledger.wave_counts(ROTATION).await.unwrap();
     assert_eq!((waves[0].failures(), waves[0].proven()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_device_that_went_back_gets_no_job_before_the_door_lets_it_in_again() {
+    let world = World::new().await;
+    world.reaches(Phase::Held).await;
+    let engine = &world.engine;
+    let went_back = |device: &mut Device| std::mem::swap(&mut device.current, &mut device.previous);
+    world.put(went_back, None).await;
+    let current = world.device().await.current.unwrap();
+    let target = certwave_core::due::Target {
+        issuer: &current.issuer,
+        bundle: Fingerprint([0; 32]),
+        renew_before: None,
+    };
+    let job_of = async || {
+        let started = vec![(world.id.clone(), true)];
+        let sent = engine.start(started, &Want::Closer(&target), ROTATION).await;
+        (sent, world.device().await.open_job().map(|job| job.state))
+    };
+    assert_eq!(job_of().await, (0, None), "its certificate is on hold");
+    world.hello(1, None).await;
+    assert_eq!(world.phase().await, None);
+    assert_eq!(world.old().await.standing, Standing::Good);
+    assert_eq!(
+        job_of().await,
+        (0, Some(JobState::Queued)),
+        "no node has loaded the release"
+    );
+    world.load().await;
+    let called_off = |device: &mut Device| device.job = Some(job(2, JobKind::Rotate, JobState::Confirmed));
+    world.put(called_off, None).await;
+    assert_eq!(job_of().await, (1, Some(JobState::Sent)));
 }
 
 #[tokio::test]
