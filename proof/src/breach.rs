@@ -3,6 +3,8 @@
 /// A step that breaks an invariant; kept in the state, so that the checker finds the way to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Breach {
+    /// 1: the device began a job, which empties a slot, while nothing that it holds was let in; nor had a person said so.
+    BeganShutOut,
     /// 2: an old certificate was revoked for good, and the device had not come back while the door refused that.
     RevokedUnproven,
     /// 3: a message of a past connection, an earlier job or an older epoch changed the device's journal.
@@ -31,6 +33,7 @@ impl Breach {
     /// The invariant's number.
     pub const fn invariant(self) -> u8 {
         match self {
+            Self::BeganShutOut => 1,
             Self::RevokedUnproven => 2,
             _ => 3,
         }

@@ -108,7 +108,10 @@ impl Engine<'_> {
                 return self.reject(up, Code::KeyReused);
             }
             issued = Some(key);
-            decision = step::issued(&ctx, &before, session(up.present), symbols::credential(key));
+            let mut credential = symbols::credential(key);
+            // Each begins later than the one before, though the clock stands still.
+            credential.not_before += i64::from(self.ledger.jobs);
+            decision = step::issued(&ctx, &before, signer, session(up.present), credential);
         }
         if let Some(mutant) = self.mutant {
             mutant.decided(&before, &event, &mut decision);
@@ -320,9 +323,24 @@ impl Engine<'_> {
 
     /// Offers the job that waits.
     pub fn offer(&mut self) {
-        if due::may_offer(NOW, &self.ledger.device) {
+        if due::may_offer(NOW, &self.ledger.device) && self.lets_in() {
             self.happen(&Event::Offer, 0);
         }
+    }
+
+    /// The door goes by it that the device's certificates are released, those of them that were on hold.
+    fn lets_in(&self) -> bool {
+        let device = &self.ledger.device;
+        let mut leaves = device.current.iter().chain(&device.previous);
+        let awaited = leaves.any(|credential| {
+            let leaf = symbols::leaf(&credential.fingerprint);
+            self.ledger.marks(leaf).good() && self.shut.contains(&leaf)
+        });
+        !awaited || self.heedless()
+    }
+
+    fn heedless(&self) -> bool {
+        self.mutant == Some(Mutant::StartsAmidHold)
     }
 
     /// Gives the device the job that it needs, or one back.
@@ -334,13 +352,16 @@ impl Engine<'_> {
             renew_before: None,
         };
         let holds = self.ledger.retirement.as_ref().is_some_and(|r| r.0.phase.holds());
+        if holds && !self.heedless() {
+            return;
+        }
         let hasty = self.mutant == Some(Mutant::StartsWhileBusy);
         let kind = if back {
             let confirmed = device
                 .job
                 .as_ref()
                 .is_some_and(|j| j.state == JobState::Confirmed && j.kind == JobKind::Rotate);
-            (confirmed && !holds).then_some(JobKind::Rollback)
+            confirmed.then_some(JobKind::Rollback)
         } else if hasty {
             Some(JobKind::Rotate)
         } else {

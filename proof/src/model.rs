@@ -13,9 +13,9 @@ use crate::breach::Breach;
 use crate::controller::{Deed, Engine, LONG, STEP};
 use crate::device::{Acting, Device, Shown};
 use crate::ledger::Ledger;
-use crate::message::{Down, Net, Up};
+use crate::message::{Down, Net, Told, Up};
 use crate::mutant::Mutant;
-use crate::properties;
+use crate::properties::{self, by_a_person};
 use crate::retiring::Look;
 use crate::scenario::{Faults, Scenario};
 use crate::state::{Left, State};
@@ -242,6 +242,9 @@ impl Fleet {
         });
         let of = down.job.unwrap_or(0);
         let late = !down.present || of < latest.0 || of == latest.0 && down.epoch < latest.1;
+        if moved {
+            self.check_began(state, down);
+        }
         if moved && late {
             state.breach.get_or_insert(Breach::StaleMovedDevice);
         }
@@ -252,6 +255,16 @@ impl Fleet {
             if again.device.disk.journal != is {
                 state.breach.get_or_insert(Breach::RepeatMovedDevice);
             }
+        }
+    }
+
+    /// A job empties a slot. One that the ledger has open must not find the device where nothing lets it in.
+    fn check_began(&self, state: &mut State, down: Down) {
+        let open = state.ledger.device.open_job();
+        let of_ledger = open.is_some_and(|job| Some(symbols::job_number(job.id)) == down.job);
+        let shut_out = || !state.device.ways().any(|leaf| self.admits(state, leaf));
+        if of_ledger && down.told == Told::Rotate && !by_a_person(state) && shut_out() {
+            state.breach.get_or_insert(Breach::BeganShutOut);
         }
     }
 

@@ -38,6 +38,8 @@ pub enum Mutant {
     IgnoresBar,
     /// The controller starts a job while another is open.
     StartsWhileBusy,
+    /// The controller starts a job while the old certificate is on hold, or its release is not loaded.
+    StartsAmidHold,
     /// The ledger lets a deposed controller write.
     LedgerIgnoresEpoch,
     /// Any `hello` ends a probation, without the nonce.
@@ -66,7 +68,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every one.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::RevokesOldAtIssue,
         Self::RevokesOldAtConfirm,
         Self::RevokesNewAtTimeout,
@@ -79,6 +81,7 @@ impl Mutant {
         Self::IgnoresJobAndNonce,
         Self::IgnoresBar,
         Self::StartsWhileBusy,
+        Self::StartsAmidHold,
         Self::LedgerIgnoresEpoch,
         Self::TakesAnyHello,
         Self::AsksBeforeLoaded,

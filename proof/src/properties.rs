@@ -14,6 +14,7 @@ use crate::symbols;
 /// The properties of a scenario.
 pub fn all(scenario: &Scenario) -> Vec<Property<Fleet>> {
     let mut all = vec![
+        Property::always("1: no job finds the device shut out", |_, s: &State| no_breach(s, 1)),
         Property::always("1: the device holds a credential that the door accepts", lets_in),
         Property::always("1: what the journal names is whole", |_, s: &State| s.device.whole()),
         Property::always("2: nothing is revoked that the device starts from", not_revoked),
@@ -91,10 +92,14 @@ fn no_breach(state: &State, invariant: u8) -> bool {
     state.breach.is_none_or(|breach| breach.invariant() != invariant)
 }
 
+/// Whether a person has spoken.
+pub(crate) fn by_a_person(state: &State) -> bool {
+    state.ledger.device.bar.is_some() || state.ledger.issued.values().any(|m| m.held || m.person)
+}
+
 /// One of the certificates that the device tries is let in, or will be when a hold ends by itself; unless a person has spoken.
 fn lets_in(fleet: &Fleet, state: &State) -> bool {
-    let by_a_person = state.ledger.device.bar.is_some() || state.ledger.issued.values().any(|m| m.held || m.person);
-    by_a_person
+    by_a_person(state)
         || state.device.ways().any(|leaf| {
             let marks = state.ledger.issued.get(&leaf).copied().unwrap_or_default();
             let fit = !fleet.scenario.unfit || leaf == 1;

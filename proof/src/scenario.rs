@@ -147,8 +147,16 @@ pub const MISTAKE: Scenario = Scenario {
     ..BASE
 };
 
+/// The next rotation meets a device that a person had put on hold.
+pub const RELEASED: Scenario = Scenario {
+    name: "hold, release, rotate",
+    faults: 2,
+    each: Faults { person: 2, ..NOTHING },
+    ..AGAIN
+};
+
 /// Those that every run of the tests searches.
-pub const SMALL: [Scenario; 7] = [QUIET, ROTATE, AGAIN, BACK, TRUST, RETIRE, MISTAKE];
+pub const SMALL: [Scenario; 8] = [QUIET, ROTATE, AGAIN, BACK, TRUST, RETIRE, MISTAKE, RELEASED];
 
 const fn more(scenario: Scenario, name: &'static str) -> Scenario {
     Scenario {
@@ -159,12 +167,23 @@ const fn more(scenario: Scenario, name: &'static str) -> Scenario {
 }
 
 /// Those that take minutes: with one more fault, and two jobs with retirements between them.
-pub const LARGE: [Scenario; 8] = [
+pub const LARGE: [Scenario; 9] = [
     more(TRUST, "trust, then rotate, 2 faults"),
     more(ROTATE, "rotate, 3 faults"),
     RETIRE_BACK,
     more(AGAIN, "rotate again, 2 faults"),
     more(MISTAKE, "mistaken trial, 3 faults"),
+    // With a connection that breaks, so that the device may go back by itself.
+    Scenario {
+        name: "hold, release, rotate, and a break",
+        faults: 3,
+        each: Faults {
+            person: 2,
+            network: 1,
+            ..NOTHING
+        },
+        ..RETIRE_AGAIN
+    },
     more(BACK, "rotate and send back, 2 faults"),
     RETIRE_AGAIN,
     more(RETIRE, "rotate and retire, 3 faults"),

@@ -1,7 +1,7 @@
 use std::num::NonZeroUsize;
 
 use certwave_proof::mutant::Mutant;
-use certwave_proof::scenario::{AGAIN, BACK, MISTAKE, QUIET, RETIRE, ROTATE, Scenario, TRUST};
+use certwave_proof::scenario::{AGAIN, BACK, MISTAKE, QUIET, RELEASED, RETIRE, ROTATE, Scenario, TRUST};
 use certwave_proof::search::search;
 
 /// The smallest scenario in which a mutant shows.
@@ -23,6 +23,7 @@ fn where_it_shows(mutant: Mutant) -> Scenario {
         | Mutant::LedgerIgnoresEpoch
         | Mutant::DeviceIgnoresEpoch
         | Mutant::DeviceIgnoresSession => ROTATE,
+        Mutant::StartsAmidHold => RELEASED,
         Mutant::IgnoresJobAndNonce | Mutant::StartsWhileBusy | Mutant::KeyBeforeJournal => AGAIN,
         Mutant::TakesAnyHello | Mutant::AsksBeforeLoaded | Mutant::RevokesOnClock => one(RETIRE),
         Mutant::RevokesOldAtConfirm | Mutant::NeverReleases | Mutant::ForgetsOtherSlot => MISTAKE,
