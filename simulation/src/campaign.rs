@@ -9,13 +9,15 @@ use serde_json::{Value, json};
 use crate::api::Key;
 use crate::mutant::Mutant;
 use crate::os;
-use crate::rollout::{self, OnBreach, Rollout};
+use crate::rollout::{self, OnBreach, Rollout, WAVES};
 use crate::world::{Extent, LOOK, NAMESPACE, World, in_flight};
 
 /// How often a person who may do something does it: looks of a thousand.
 const PROMPT: u32 = 300;
 /// The same, for taking an approval back and giving it again.
 const IMPATIENT: u32 = 30;
+/// How often a person approves all waves at once: of a thousand approvals.
+const GENEROUS: u32 = 700;
 /// How long devices may take to go back when nothing goes wrong any more, milliseconds.
 const BACK: i64 = 120_000;
 
@@ -28,8 +30,10 @@ pub struct Campaign {
     rollout: Rollout,
     /// What each device started from before the present Rotation.
     before: Vec<Option<Fingerprint>>,
-    /// Breaches that were answered.
+    /// Answers that were given.
     answered: usize,
+    /// The breach that was answered last.
+    breach: Value,
     /// Since when devices are back, as the operator says, in fair weather.
     back: Option<i64>,
 }
@@ -45,6 +49,7 @@ impl Campaign {
             rounds: 0,
             before: Vec::new(),
             answered: 0,
+            breach: Value::Null,
             back: None,
         }
     }
@@ -135,9 +140,9 @@ impl Campaign {
         let status = &rotation["status"];
         match status["phase"].as_str() {
             Some("WaitingForApproval") => self.approve(world, &rotation),
-            Some("Breached") if self.chance(PROMPT) => self.resume(world, fair),
+            Some("Breached") if self.chance(PROMPT) => self.resume(world, status, fair),
             Some("RolledBack") if (!fair || self.are_back(world, status)) && self.chance(PROMPT) => {
-                self.resume(world, fair)
+                self.resume(world, status, fair)
             }
             _ => Ok(()),
         }
@@ -148,8 +153,7 @@ impl Campaign {
     }
 
     fn approve(&mut self, world: &World, rotation: &Value) -> anyhow::Result<()> {
-        let progress = rotation["status"]["progress"].as_str().unwrap_or_default();
-        let Some(through) = progress.split('/').next().and_then(|wave| wave.parse::<usize>().ok()) else {
+        let Some(through) = wave(&rotation["status"]) else {
             return Ok(());
         };
         let given = rotation
@@ -166,6 +170,7 @@ impl Campaign {
         if !self.chance(PROMPT) {
             return Ok(());
         }
+        let through = if self.chance(GENEROUS) { WAVES } else { through };
         world.ground.judge.approve(through);
         self.control(
             world,
@@ -174,14 +179,18 @@ impl Campaign {
         )
     }
 
-    fn resume(&mut self, world: &World, fair: bool) -> anyhow::Result<()> {
+    fn resume(&mut self, world: &World, status: &Value, fair: bool) -> anyhow::Result<()> {
         if fair || self.chance(500) {
             self.mend(world);
         }
         self.answered += 1;
         self.back = None;
         let answer = ["resume", "retryFailed"][self.random.random_range(0..2)];
-        world.ground.judge.forgive();
+        // Of a second answer to the same breach the operator may take only the first.
+        let first = self.breach != status["breach"];
+        self.breach = status["breach"].clone();
+        let present = wave(status).filter(|_| first);
+        world.ground.judge.forgive(present.map(|wave| wave - 1));
         self.control(
             world,
             &format!("answers the breach: {answer}"),
@@ -220,4 +229,10 @@ impl Campaign {
         world.ground.history.say(format!("a person {what}"));
         world.change(&self.key(), &json!({ "spec": { "control": control } }))
     }
+}
+
+/// The number of the present wave, from 1.
+fn wave(status: &Value) -> Option<usize> {
+    let (wave, _) = status["progress"].as_str()?.split_once('/')?;
+    wave.parse().ok().filter(|wave| *wave > 0)
 }

@@ -90,17 +90,14 @@ impl Course {
         self.wave = self.wave.max(number);
         let wave = &mut self.waves[number];
         wave.failed.remove(&device);
-        let soon = wave.since.is_some_and(|since| now - since < SETTLE);
+        // One that is tried again may have been taken for lost before.
+        let again = wave.first.contains_key(&device);
         let begun = Begun {
             at: now,
-            soon,
+            soon: !again && wave.since.is_some_and(|since| now - since < SETTLE),
             proven: None,
         };
-        // One that is tried again may have been taken for lost before.
-        let again = wave.first.insert(device, begun).is_some();
-        if again && let Some(begun) = wave.first.get_mut(&device) {
-            begun.soon = false;
-        }
+        wave.first.insert(device, begun);
         found
     }
 
@@ -206,11 +203,13 @@ impl Course {
 
     /// A person has approved so many waves.
     pub fn approve(&mut self, through: usize) {
-        self.approved = through;
+        self.approved = self.approved.max(through);
     }
 
-    /// A person has answered a breach: what failed until now is forgiven.
-    pub fn forgive(&mut self) {
+    /// A person has answered a breach while this wave was the present one: what failed until now is forgiven, and what was approved of this wave
+    /// and later ones must be approved anew.
+    pub fn forgive(&mut self, present: Option<usize>) {
+        self.approved = present.map_or(self.approved, |wave| self.approved.min(wave));
         for wave in &mut self.waves {
             wave.failed.clear();
         }

@@ -138,9 +138,9 @@ impl Judge {
         self.lock().course.iter_mut().for_each(|course| course.approve(through));
     }
 
-    /// A person has answered a breach of the present Rotation.
-    pub fn forgive(&self) {
-        self.lock().course.iter_mut().for_each(Course::forgive);
+    /// A person has answered a breach of the present Rotation, in this wave, from 0, where that is known.
+    pub fn forgive(&self, wave: Option<usize>) {
+        self.lock().course.iter_mut().for_each(|course| course.forgive(wave));
     }
 
     /// A person has let a device in again: soon the broker's lists say so.

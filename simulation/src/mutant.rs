@@ -39,6 +39,8 @@ pub enum Mutant {
     SoakIsIgnored,
     /// Nobody needs to approve its waves.
     ApprovalIsIgnored,
+    /// What was approved before a breach counts after it.
+    ApprovalOutlivesBreach,
     /// Its waves forgive all failures.
     BudgetIsIgnored,
     /// Each replica is told that it holds all Leases.
@@ -83,6 +85,11 @@ impl Mutant {
             Self::ProofIsDropped => rule(
                 "AFTER UPDATE OF current ON devices WHEN NEW.id % 3 = 0
                  BEGIN UPDATE devices SET current = OLD.current WHERE id = NEW.id; END",
+            )?,
+            Self::ApprovalOutlivesBreach => rule(
+                "AFTER UPDATE OF run ON rotations WHEN OLD.run ->> 'approved' > NEW.run ->> 'approved'
+                 BEGIN UPDATE rotations SET run = json_set(NEW.run, '$.approved', OLD.run ->> 'approved', '$.spent', NULL)
+                     WHERE id = NEW.id; END",
             )?,
             Self::CrlsAreDropped => {
                 rule("BEFORE UPDATE ON crls BEGIN SELECT RAISE(IGNORE); END")?;

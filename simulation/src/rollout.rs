@@ -80,7 +80,7 @@ impl Rollout {
             .then(|| (devices * random.random_range(4..8) / 10).max(1));
         rollout.stages = random.random_bool(0.8).then(|| Stages {
             soak: [0, 2, 6][random.random_range(0..3)],
-            approval: random.random_bool(0.3),
+            approval: random.random_bool(0.5),
             strict: random.random_bool(0.4).then(|| Strict {
                 broken: random.random_range(0..devices),
                 on_breach: [OnBreach::Pause, OnBreach::Abort, OnBreach::Rollback][random.random_range(0..3)],
@@ -93,12 +93,7 @@ impl Rollout {
     pub fn spec(&self, fleet: &str, mutant: Option<Mutant>) -> Value {
         let mut told = self.clone();
         match mutant {
-            Some(Mutant::LimitIsIgnored) => {
-                told = Self {
-                    in_flight: 1000,
-                    ..told
-                }
-            }
+            Some(Mutant::LimitIsIgnored) => told.in_flight = 1000,
             Some(Mutant::SiteIsIgnored) => told.per_site = false,
             Some(Mutant::RateIsIgnored) => told.per_minute = None,
             Some(Mutant::WavesAreIgnored) => told.stages = None,
