@@ -1,12 +1,10 @@
 //! What a device reads: what the controller says, the certificate that it says it by, and the file of a claim.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use certwave_agent::claim::Claim;
-use certwave_pki::{
-    CertificateAuthority, KeyAlgorithm, LeafRequest, LeafSubject, LeafUsage, PrivateKey, certificates_to_pem,
-};
+use certwave_pki::{CertificateAuthority, LeafUsage, certificates_to_pem};
 use certwave_protocol::control::{ControlTrust, common_name};
 use certwave_protocol::envelope::{self, Unverified};
 use certwave_protocol::ids::{BrokerId, Fingerprint};
@@ -15,54 +13,31 @@ use certwave_protocol::message::Der;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use super::targets::{NOW, Target, covered, message, payloads};
-
-/// A key, and the certificate by which it says who it is.
-struct Named {
-    key: PrivateKey,
-    certificate: Vec<u8>,
-}
-
-fn named(ca: &CertificateAuthority, name: &str, usage: LeafUsage) -> Result<Named> {
-    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256)?;
-    let request = LeafRequest {
-        subject: &LeafSubject::common_name(name)?,
-        public_key: key.public_key(),
-        usage,
-        validity: Duration::from_hours(24),
-        backdate: Duration::from_hours(1),
-    };
-    let certificate = ca.issue(&request, NOW)?.der.to_vec();
-    Ok(Named { key, certificate })
-}
+use super::targets::{NOW, Named, Target, covered, message, payloads, same_but_for_signature};
 
 /// All of them.
 pub(super) fn targets(ca: &CertificateAuthority) -> Result<Vec<Target>> {
     let broker: BrokerId = "main".parse()?;
-    let control = named(ca, &common_name(&broker), LeafUsage::Control)?;
-    // Those that may not speak for the controller, though the same CA has issued them.
-    let others = [
-        ("~controller", LeafUsage::Controller),
-        ("~claim.line", LeafUsage::Claim),
-    ]
-    .map(|(name, usage)| named(ca, name, usage));
+    let control = Named::issue(ca, &common_name(&broker), LeafUsage::Control)?;
+    let claim = Named::issue(ca, "~claim.line", LeafUsage::Claim)?;
     let trust = ControlTrust::new(&[Der(ca.certificate_der().to_vec())])?;
-    let [controller, claim] = others;
-    let claim = claim?;
-    Ok(vec![
-        order(&control, trust.clone(), broker.clone())?,
-        certificate(&control, &controller?, trust, broker),
-        message(
-            "order-payload",
-            &format!(r#""x5c":["{}"]"#, base64_standard(&control.certificate)),
-        ),
+    let x5c = STANDARD.encode(&control.certificate);
+    let mut all = vec![
+        message("order-payload", &format!(r#""x5c":["{x5c}"]"#)),
         claim_file(ca, &claim),
-    ])
-}
-
-fn base64_standard(bytes: &[u8]) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.encode(bytes)
+    ];
+    // Those that may not speak for the controller, though the same CA has issued them.
+    let controller = Named::issue(ca, "~controller", LeafUsage::Controller)?;
+    for other in [controller, claim] {
+        let taken = trust.verify(&[Der(other.certificate)], &broker, NOW);
+        ensure!(
+            taken.is_err(),
+            "a certificate of another usage may speak for the controller"
+        );
+    }
+    all.push(order(&control, trust.clone(), broker.clone())?);
+    all.push(control_certificate(&control, trust, broker));
+    Ok(all)
 }
 
 /// As a device takes it: parsed, its signer's chain checked, and then its signature.
@@ -91,20 +66,12 @@ fn order(control: &Named, trust: ControlTrust, broker: BrokerId) -> Result<Targe
 }
 
 /// The first of `x5c`; what it takes can only be the one that the CA has issued for this.
-fn certificate(control: &Named, other: &Named, trust: ControlTrust, broker: BrokerId) -> Target {
-    let seeds = vec![control.certificate.clone()];
+fn control_certificate(control: &Named, trust: ControlTrust, broker: BrokerId) -> Target {
     let genuine = control.certificate.clone();
-    let own = Der(other.certificate.clone());
-    Target::new("control-certificate", seeds, move |input| {
-        assert!(
-            trust.verify(std::slice::from_ref(&own), &broker, NOW).is_err(),
-            "another usage was taken"
-        );
+    Target::new("control-certificate", vec![genuine.clone()], move |input| {
         let taken = trust.verify(&[Der(input.to_vec())], &broker, NOW).is_ok();
-        // The signature has more than one form (ECDSA's twin); what it covers has not.
-        let covered = genuine.len() - 80;
         assert!(
-            !taken || input.get(8..covered) == genuine.get(8..covered),
+            !taken || same_but_for_signature(&genuine, input),
             "a control certificate was forged"
         );
         taken

@@ -35,7 +35,7 @@ pub(super) fn targets() -> Vec<Target> {
     ]
 }
 
-/// What is read is written as it was.
+/// What was read, once written, is read again as the same.
 fn json_of<T>(name: &'static str, seeds: Vec<Vec<u8>>) -> Target
 where
     T: DeserializeOwned + Serialize + PartialEq + Debug + 'static,

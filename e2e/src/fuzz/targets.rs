@@ -52,6 +52,27 @@ impl Target {
     }
 }
 
+/// A key, and the certificate by which it says who it is.
+pub(super) struct Named {
+    pub(super) key: PrivateKey,
+    pub(super) certificate: Vec<u8>,
+}
+
+impl Named {
+    pub(super) fn issue(ca: &CertificateAuthority, name: &str, usage: LeafUsage) -> Result<Self> {
+        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256)?;
+        let request = LeafRequest {
+            subject: &LeafSubject::common_name(name)?,
+            public_key: key.public_key(),
+            usage,
+            validity: Duration::from_hours(24),
+            backdate: Duration::from_hours(1),
+        };
+        let certificate = ca.issue(&request, NOW)?.der.to_vec();
+        Ok(Self { key, certificate })
+    }
+}
+
 /// Every parser.
 ///
 /// # Errors
@@ -173,7 +194,7 @@ fn crl(ca: &CertificateAuthority) -> Result<Target> {
 }
 
 /// A signature may be written in more than one way (ECDSA's twin); what it covers may not.
-fn same_but_for_signature(good: &[u8], input: &[u8]) -> bool {
+pub(super) fn same_but_for_signature(good: &[u8], input: &[u8]) -> bool {
     let covered = good.len().saturating_sub(90);
     input.len().abs_diff(good.len()) < 8 && input.get(8..covered) == good.get(8..covered)
 }
@@ -203,17 +224,8 @@ fn ocsp_request(ca: &CertificateAuthority) -> Result<Target> {
 }
 
 fn ocsp_response(ca: &CertificateAuthority) -> Result<Target> {
-    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256)?;
-    let subject = LeafSubject::common_name("~ocsp")?;
-    let request = LeafRequest {
-        subject: &subject,
-        public_key: key.public_key(),
-        usage: LeafUsage::OcspSigner,
-        validity: Duration::from_hours(24),
-        backdate: Duration::from_hours(1),
-    };
-    let certificate = ca.issue(&request, NOW)?.der;
-    let signer = OcspSigner::new(key, certificate, ca.certificate_der())?;
+    let Named { key, certificate } = Named::issue(ca, "~ocsp", LeafUsage::OcspSigner)?;
+    let signer = OcspSigner::new(key, certificate.into(), ca.certificate_der())?;
     let cert_id = IssuerId::of(ca).cert_id(HashAlgorithm::Sha256, &"5f3a6b9c0d1e2f405162738495a6b7c8".parse()?);
     let status = CertStatus::Revoked {
         at: NOW - 60,

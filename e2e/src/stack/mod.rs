@@ -14,6 +14,8 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, ListParams, PostParams};
+use kube::config::Kubeconfig;
+use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
 use crate::api::ApiServer;
@@ -158,6 +160,17 @@ impl Stack {
     pub async fn confine(&mut self) -> Result<()> {
         self.controller_kubeconfig = self.api.confined_kubeconfig(&self.namespace).await?;
         Ok(())
+    }
+
+    /// The token by which the controllers speak to the API server.
+    ///
+    /// # Errors
+    /// When their kubeconfig has none.
+    pub fn token(&self) -> Result<String> {
+        let config = Kubeconfig::read_from(&self.controller_kubeconfig)?;
+        let mut users = config.auth_infos.into_iter().filter_map(|user| user.auth_info?.token);
+        let token = users.next().context("the kubeconfig has no token")?;
+        Ok(token.expose_secret().to_owned())
     }
 
     /// Has the controllers that are started next keep their ledger elsewhere than in the file `ledger.sqlite`: in the database

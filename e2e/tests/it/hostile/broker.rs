@@ -139,13 +139,33 @@ fn with_request(payload: &Value, key: &Key) -> Value {
     other
 }
 
+/// Somebody who may hear and say anything behind this door of the world's broker.
+async fn behind(world: &mut World, door: Door) -> Hostile {
+    let broker = &mut world.stack.broker;
+    let door = broker.let_in_anybody(door).unwrap();
+    broker.restart().await.unwrap();
+    let server_ca = std::fs::read_to_string(&broker.files().ca).unwrap();
+    Hostile::enter(door, &server_ca).await
+}
+
+/// All of it is said again, to devices that are there and to devices that come: it changes nothing, and each has had these jobs.
+async fn changes_nothing_said_again(world: &mut World, broker: &mut Hostile, ids: &[String], jobs: &[&str]) {
+    let (certificates, issued) = (world.certificates().await, world.history().issued());
+    broker.say_all_again().await;
+    world.cut_power("m");
+    world.switch_on("m", ids, &SLOW);
+    world.verify().await;
+    assert_eq!(world.history().issued(), issued, "a certificate was issued");
+    assert_eq!(world.certificates().await, certificates);
+    for id in ids {
+        assert_eq!(world.history().kinds(id), jobs, "{id}");
+    }
+}
+
 #[tokio::test]
 async fn a_hostile_broker_gets_no_certificate_confirms_for_nobody_and_parts_no_device_from_its_own() {
     let mut world = World::new("hostile-broker", 10).await;
-    let door = world.stack.broker.let_in_anybody(Door::Devices).unwrap();
-    world.stack.broker.restart().await.unwrap();
-    let server_ca = std::fs::read_to_string(&world.stack.broker.files().ca).unwrap();
-    let mut broker = Hostile::enter(door, &server_ca).await;
+    let mut broker = behind(&mut world, Door::Devices).await;
     let ids = world.enrol("m", 3, &SLOW).await;
     let first = world.certificates().await;
     world.rotate("watched", &json!({}));
@@ -160,17 +180,8 @@ async fn a_hostile_broker_gets_no_certificate_confirms_for_nobody_and_parts_no_d
         assert!(kinds.contains_key(kind), "{kind} was not heard: {kinds:?}");
     }
 
-    // All of it again, to devices that are there and to devices that come.
+    changes_nothing_said_again(&mut world, &mut broker, &ids, &["enrol", "rotate"]).await;
     let (second, issued) = (world.certificates().await, world.history().issued());
-    broker.say_all_again().await;
-    world.cut_power("m");
-    world.switch_on("m", &ids, &SLOW);
-    world.verify().await;
-    assert_eq!(world.history().issued(), issued, "a certificate was issued");
-    assert_eq!(world.certificates().await, second);
-    for id in &ids {
-        assert_eq!(world.history().kinds(id), ["enrol", "rotate"], "{id}");
-    }
 
     // And in the middle of a rotation: each word that is said is followed by lies about it.
     // Devices that are slow, on a machine that is busy, are not offline: they are all to be rotated in it.
@@ -202,10 +213,7 @@ async fn a_hostile_broker_gets_no_certificate_confirms_for_nobody_and_parts_no_d
 #[tokio::test]
 async fn behind_the_claims_door_a_hostile_broker_enrols_nobody_and_keeps_nobody_out() {
     let mut world = World::new("hostile-claims", 10).await;
-    let door = world.stack.broker.let_in_anybody(Door::Claims).unwrap();
-    world.stack.broker.restart().await.unwrap();
-    let server_ca = std::fs::read_to_string(&world.stack.broker.files().ca).unwrap();
-    let mut broker = Hostile::enter(door, &server_ca).await;
+    let mut broker = behind(&mut world, Door::Claims).await;
 
     // Each word of an enrolment is followed by lies about it, and said again.
     let ids = tokio::select! {
@@ -221,19 +229,13 @@ async fn behind_the_claims_door_a_hostile_broker_enrols_nobody_and_keeps_nobody_
         assert!(heard >= ids.len(), "{kind} was heard {heard} times");
     }
     assert!(broker.said.len() > 2 * ids.len(), "there was little to lie about");
-    let (first, issued) = (world.certificates().await, world.history().issued());
-    assert_eq!(issued, ids.len(), "a certificate was issued for another key");
-
-    // All of it again, when they have long enrolled.
-    broker.say_all_again().await;
-    world.cut_power("m");
-    world.switch_on("m", &ids, &SLOW);
-    world.verify().await;
-    assert_eq!(world.history().issued(), issued, "a certificate was issued");
-    assert_eq!(world.certificates().await, first);
-    for id in &ids {
-        assert_eq!(world.history().kinds(id), ["enrol"], "{id}");
-    }
+    assert_eq!(
+        world.history().issued(),
+        ids.len(),
+        "a certificate was issued for another key"
+    );
+    let first = world.certificates().await;
+    changes_nothing_said_again(&mut world, &mut broker, &ids, &["enrol"]).await;
     // And they rotate as ever.
     world.rotate("after", &json!({}));
     rotated_once(&mut world, "after", &ids, &first).await;

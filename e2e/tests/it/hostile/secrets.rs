@@ -1,26 +1,31 @@
-//! Private keys stay where they belong: they are in no log, event, status, metric, history or support bundle, whatever goes wrong.
+//! Secrets stay where they belong: they are in no log, event, status, metric, history or support bundle, whatever goes wrong.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use anyhow::ensure;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use certwave_crds::{DeviceCertificate, RotationPhase};
-use certwave_e2e::http;
+use certwave_e2e::postgres::Postgres;
 use certwave_e2e::stack::Stack;
+use certwave_e2e::{http, ports, programs, wait_for};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::json;
 
 use crate::cli::bundle::unpacked;
 use crate::cli::plugin::Plugin;
-use crate::faults::world::{World, patch};
+use crate::faults::world::{SOON, World, patch};
 use crate::shared;
 
 /// Bytes of a key that are enough to know it by: more than chance, less than a line.
 const TELLING: usize = 24;
 /// Of PEM (RFC 7468, 2).
 const LINE: usize = 64;
+/// The ledger's, which every server takes that asks for none.
+const PASSWORD: &str = "Hunter2-Hunter2-Hunter2-Hunter2";
 /// Logs are long: by so many bytes a form is looked up first.
 const PREFIX: usize = 8;
 
@@ -39,7 +44,20 @@ impl Needle {
         // PKCS #8 of an elliptic curve: ECPrivateKey with version 1 and the scalar, an OCTET STRING (RFC 5915, 3).
         let mark = [2, 1, 1, 4];
         let at = der.windows(mark.len()).position(|window| window == mark).unwrap() + mark.len() + 1;
-        let secret = &der[at..at + TELLING];
+        let mut needle = Self::of(name, &der[at..at + TELLING]);
+        // Base64 of the whole, within a line of PEM.
+        let from = at.div_ceil(3) * 4;
+        let broken = from % LINE + TELLING > LINE;
+        let from = if broken { from.next_multiple_of(LINE) } else { from };
+        for encoded in [STANDARD.encode(der), URL_SAFE_NO_PAD.encode(der)] {
+            needle.forms.push(encoded.as_bytes()[from..from + TELLING].to_vec());
+        }
+        needle
+    }
+
+    /// So many bytes that tell it, as programs write them; Base64 wherever they begin in a group of three.
+    fn of(name: String, secret: &[u8]) -> Self {
+        let secret = &secret[secret.len() - TELLING..];
         let list = format!("{secret:?}");
         let mut forms = vec![
             secret.to_vec(),
@@ -47,13 +65,6 @@ impl Needle {
             hex::encode_upper(secret).into_bytes(),
             list.trim_matches(['[', ']']).as_bytes().to_vec(),
         ];
-        // Base64 of the whole, within a line of PEM; and of the secret part alone, wherever it begins in a group of three.
-        let from = at.div_ceil(3) * 4;
-        let broken = from % LINE + TELLING > LINE;
-        let from = if broken { from.next_multiple_of(LINE) } else { from };
-        for encoded in [STANDARD.encode(der), URL_SAFE_NO_PAD.encode(der)] {
-            forms.push(encoded.as_bytes()[from..from + TELLING].to_vec());
-        }
         for before in 0..3 {
             let (shifted, first) = ([&[0; 2][..before], secret].concat(), usize::from(before > 0) * 4);
             for encoded in [STANDARD.encode(&shifted), URL_SAFE_NO_PAD.encode(&shifted)] {
@@ -115,6 +126,56 @@ fn files(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// All that was written where others read, by its place: what the cluster shows, what the controller answers, what support gets, logs and a
+/// ledger in a file. Devices and controller are off then.
+async fn written(world: &mut World, device: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut written: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let api = &world.stack.api;
+    for kinds in ["certwave", "events", "configmaps", "leases"] {
+        let objects = api
+            .kubectl(["get", kinds, "-n", world.stack.namespace(), "-o", "yaml"])
+            .unwrap();
+        written.insert(kinds.to_owned(), objects.into_bytes());
+    }
+    written.insert(
+        "metrics".to_owned(),
+        world.stack.controller_metrics().await.unwrap().into_bytes(),
+    );
+    let histories = http::get(
+        world.stack.history(),
+        &format!("/history/{}/{}", world.stack.namespace(), device),
+    )
+    .await
+    .unwrap();
+    written.insert("history".to_owned(), histories.1.into_bytes());
+    let bundle = world.stack.directory().join("bundle.tar.gz");
+    Plugin::of(&world.stack).run(&["bundle", "-f", bundle.to_str().unwrap()]);
+    written.insert("bundle".to_owned(), unpacked(&bundle).into_bytes());
+    world.switch_off("m");
+    world.stack.stop_controller().unwrap();
+    for path in files(world.stack.directory()) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let is_log = path.extension().is_some_and(|end| end == "log");
+        if is_log || name == "m.json" || name.starts_with("ledger.sqlite") {
+            written.insert(name, std::fs::read(&path).unwrap());
+        }
+    }
+    written
+}
+
+fn is_there(written: &BTreeMap<String, Vec<u8>>, also: &[&str]) {
+    for wanted in ["certwave.log", "m.log", "m.json", "events", "bundle"]
+        .iter()
+        .chain(also)
+    {
+        assert!(
+            written.get(*wanted).is_some_and(|text| text.len() > 100),
+            "{wanted} is empty: {:?}",
+            written.keys()
+        );
+    }
+}
+
 #[tokio::test]
 async fn no_private_key_is_ever_written_where_somebody_else_reads() {
     let mut stack = Stack::on(shared::api().await, "secrets").await.unwrap();
@@ -133,44 +194,8 @@ async fn no_private_key_is_ever_written_where_somebody_else_reads() {
     world.stack.stop_controller().unwrap();
     world.stack.start_controller().await.unwrap();
 
-    let mut written: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    let api = &world.stack.api;
-    for kinds in ["certwave", "events", "configmaps", "leases"] {
-        let objects = api
-            .kubectl(["get", kinds, "-n", world.stack.namespace(), "-o", "yaml"])
-            .unwrap();
-        written.insert(kinds.to_owned(), objects.into_bytes());
-    }
-    written.insert(
-        "metrics".to_owned(),
-        world.stack.controller_metrics().await.unwrap().into_bytes(),
-    );
-    let histories = http::get(
-        world.stack.history(),
-        &format!("/history/{}/{}", world.stack.namespace(), ids[0]),
-    )
-    .await
-    .unwrap();
-    written.insert("history".to_owned(), histories.1.into_bytes());
-    let bundle = world.stack.directory().join("bundle.tar.gz");
-    Plugin::of(&world.stack).run(&["bundle", "-f", bundle.to_str().unwrap()]);
-    written.insert("bundle".to_owned(), unpacked(&bundle).into_bytes());
-    world.switch_off("m");
-    world.stack.stop_controller().unwrap();
-    for path in files(world.stack.directory()) {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let is_log = path.extension().is_some_and(|end| end == "log");
-        if is_log || name == "m.json" || name.starts_with("ledger.sqlite") {
-            written.insert(name, std::fs::read(&path).unwrap());
-        }
-    }
-    for wanted in ["certwave.log", "m.log", "m.json", "ledger.sqlite", "events", "bundle"] {
-        assert!(
-            written.get(wanted).is_some_and(|text| text.len() > 100),
-            "{wanted} is empty: {:?}",
-            written.keys()
-        );
-    }
+    let written = written(&mut world, &ids[0]).await;
+    is_there(&written, &["ledger.sqlite"]);
     let log = String::from_utf8_lossy(&written["certwave.log"]);
     assert!(log.contains("TRACE"), "everything was logged");
 
@@ -195,5 +220,59 @@ async fn no_private_key_is_ever_written_where_somebody_else_reads() {
         STANDARD.encode(&der[5..]),
     ] {
         assert!(found(form.as_bytes(), &needles).is_some(), "{form}");
+    }
+}
+
+#[tokio::test]
+async fn no_password_and_no_token_is_ever_written_where_somebody_else_reads() {
+    let mut server = Postgres::start(ports::free().unwrap(), &[]).unwrap();
+    server.sql("postgres", "CREATE DATABASE ledger").unwrap();
+    let with_password = format!("certwave:{PASSWORD}@");
+    let url = server.tcp_url("ledger").replace("certwave@", &with_password);
+    assert!(url.contains(PASSWORD));
+    let mut stack = Stack::on(shared::api().await, "secrets-pg").await.unwrap();
+    stack.log("trace");
+    stack.keep_ledger(url.clone());
+    let mut world = World::on(stack, 3).await;
+    let ids = world.enrol("m", 1, &[]).await;
+    // What goes wrong is logged with where it went wrong.
+    server.kill().unwrap();
+    let mut verify = Command::new(programs::certwave().unwrap());
+    let refused = verify.args(["ledger", "verify", "--ledger", &url]).output().unwrap();
+    assert!(!refused.status.success());
+    let told = wait_for("the log to tell of it", SOON, || async {
+        let log = std::fs::read_to_string(world.stack.directory().join("certwave.log"))?;
+        ensure!(log.contains("ledger is out"), "it says nothing of the ledger");
+        Ok(())
+    });
+    world.told(told.await);
+    server.resume().unwrap();
+    world.rotate("after", &json!({}));
+    assert_eq!(world.ended("after").await.phase, Some(RotationPhase::Complete));
+
+    let token = world.stack.token().unwrap();
+    let mut written = written(&mut world, &ids[0]).await;
+    written.insert(
+        "what the command says".to_owned(),
+        [refused.stdout, refused.stderr].concat(),
+    );
+    let mut dump = server.client("pg_dump").unwrap();
+    let dumped = dump.arg(server.tcp_url("ledger")).output().unwrap();
+    written.insert("the ledger".to_owned(), dumped.stdout);
+    is_there(&written, &["the ledger"]);
+    let log = String::from_utf8_lossy(&written["certwave.log"]);
+    assert!(log.contains("TRACE") && log.contains("POST"), "everything was logged");
+    let needles = [
+        Needle::of("the ledger's password".to_owned(), PASSWORD.as_bytes()),
+        Needle::of("the service account's token".to_owned(), token.as_bytes()),
+    ];
+    for (place, text) in &written {
+        assert_eq!(found(text, &needles), None, "it is in {place}");
+    }
+    for said in [url, format!("authorization: Bearer {token}"), STANDARD.encode(PASSWORD)] {
+        assert!(
+            found(said.as_bytes(), &needles).is_some(),
+            "what is looked for would be found"
+        );
     }
 }
