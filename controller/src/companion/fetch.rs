@@ -20,6 +20,8 @@ use crate::tls;
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("certwave-crl-sync/", env!("CARGO_PKG_VERSION")));
 /// For one answer: a list of a million entries over a slow line takes its time.
 const TIMEOUT: Duration = Duration::from_mins(1);
+/// For the next byte of it: a pod that is just ending takes connections which nobody serves any more.
+const SILENCE: Duration = Duration::from_secs(10);
 /// An index names a scope for each month: some hundred bytes.
 const MAX_INDEX: usize = 1024 * 1024;
 
@@ -156,11 +158,7 @@ impl Fetcher {
         }
         let request = request.body(Body::empty()).map_err(|error| broken(error.to_string()))?;
         let answer = async {
-            let response = self
-                .http
-                .request(request)
-                .await
-                .map_err(|error| broken(causes(&error)))?;
+            let response = heard(self.http.request(request)).await.map_err(broken)?;
             match response.status() {
                 StatusCode::OK => {}
                 StatusCode::NOT_MODIFIED => return Ok(Answer::Same),
@@ -174,7 +172,7 @@ impl Fetcher {
             let tag = response.headers().get(ETAG).cloned();
             let mut chunks = Body::new(response.into_body()).into_data_stream();
             let mut body = Vec::new();
-            while let Some(chunk) = chunks.try_next().await.map_err(|error| broken(causes(&error)))? {
+            while let Some(chunk) = heard(chunks.try_next()).await.map_err(broken)? {
                 if body.len() + chunk.len() > max {
                     return Err(FetchError::Large {
                         url: url.to_owned(),
@@ -188,6 +186,14 @@ impl Fetcher {
         tokio::time::timeout(TIMEOUT, answer)
             .await
             .unwrap_or_else(|_| Err(broken(format!("no answer within {} s", TIMEOUT.as_secs()))))
+    }
+}
+
+/// What comes, or why nothing does.
+async fn heard<T, E: std::error::Error>(next: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+    match tokio::time::timeout(SILENCE, next).await {
+        Ok(heard) => heard.map_err(|error| causes(&error)),
+        Err(_) => Err(format!("nothing heard for {} s", SILENCE.as_secs())),
     }
 }
 
@@ -229,5 +235,15 @@ mod tests {
         tokio::spawn(axum::serve(listener, ours).into_future());
         assert_eq!(fetcher.index("ab").await.unwrap().crls.len(), 1);
         stranger.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_connections_and_says_nothing_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut fetcher = Fetcher::new(&format!("http://{}", listener.local_addr().unwrap()), MAX_INDEX).unwrap();
+        let begin = tokio::time::Instant::now();
+        let broken = fetcher.index("ab").await.unwrap_err();
+        assert!(broken.to_string().ends_with("nothing heard for 10 s"), "{broken}");
+        assert_eq!(begin.elapsed().as_secs(), SILENCE.as_secs());
     }
 }
