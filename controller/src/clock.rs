@@ -72,13 +72,21 @@ struct Turns {
     looked: Option<(Millis, Instant)>,
 }
 
+/// What one look at our clock tells.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: Instant,
+    /// What it said, right or wrong.
+    ours: Millis,
+    /// The last turn, this look's own among them.
+    turned: Option<(Instant, Millis)>,
+}
+
 impl Turns {
     /// Looks whether our clock, which says `ours`, has jumped. That need not take it out of [`TOLERANCE_S`], and the API server tells of it later.
-    fn look(&mut self, ours: Millis, now: Instant) {
-        let Some((then, at)) = self.looked.replace((ours, now)) else {
-            return;
-        };
-        let jump = beyond(ours - then, now.saturating_duration_since(at));
+    fn look(&mut self, ours: Millis, now: Instant) -> Look {
+        let before = self.looked.replace((ours, now));
+        let jump = before.map_or(0, |(then, at)| beyond(ours - then, now.saturating_duration_since(at)));
         if jump.abs() > JUMP_MS {
             self.last = Some((now, ours));
             tracing::warn!(
@@ -86,6 +94,8 @@ impl Turns {
                 "the clock has jumped: what soaks begins anew, and deadlines are put off by a step"
             );
         }
+        let (at, turned) = (now, self.last);
+        Look { at, ours, turned }
     }
 }
 
@@ -141,8 +151,7 @@ impl Clock {
 
     /// For how long they have agreed, and ours has not jumped; `None` while they do not. Times that were written down before may be off.
     pub fn agreed_for(&self) -> Option<Duration> {
-        let (turned, now, _) = self.looked();
-        self.agreed_at(turned, now)
+        self.agreed_as_of(self.look())
     }
 
     /// When they last agreed again or no more, or ours jumped, by our clock then, right or wrong: to tell one such turn from another. `None` if that
@@ -153,22 +162,19 @@ impl Clock {
 
     /// The time as [`now`] has it, and [`turned`](Self::turned) as of that very reading.
     pub fn now_and_turned(&self) -> (Millis, Option<Millis>) {
-        let (turned, _, ours) = self.looked();
-        (earlier(ours, self.ahead()), turned.map(|(_, said)| said))
+        let look = self.look();
+        (earlier(look.ours, self.ahead()), look.turned.map(|(_, said)| said))
     }
 
-    fn agreed_at(&self, turned: Option<(Instant, Millis)>, now: Instant) -> Option<Duration> {
-        self.is_trusted()
-            .then(|| turned.map_or(Duration::MAX, |(at, _)| now.saturating_duration_since(at)))
+    fn agreed_as_of(&self, look: Look) -> Option<Duration> {
+        let since = |(turned, _)| look.at.saturating_duration_since(turned);
+        self.is_trusted().then(|| look.turned.map_or(Duration::MAX, since))
     }
 
-    /// The last turn, as of now, and what our clock says.
-    fn looked(&self) -> (Option<(Instant, Millis)>, Instant, Millis) {
+    fn look(&self) -> Look {
         let mut turns = self.turns();
         // Read under the lock: of two readings the later one must not be taken for the earlier.
-        let (now, ours) = (Instant::now(), machine());
-        turns.look(ours, now);
-        (turns.last, now, ours)
+        turns.look(machine(), Instant::now())
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {
@@ -264,9 +270,8 @@ mod tests {
         let (clock, start) = (Clock::default(), Instant::now());
         let at = |seconds: i64, jump: Millis| {
             let now = start + Duration::from_secs(seconds.unsigned_abs());
-            clock.turns().look(AT + seconds * 1000 + jump, now);
-            let turned = clock.turns().last;
-            clock.agreed_at(turned, now)
+            let look = clock.turns().look(AT + seconds * 1000 + jump, now);
+            clock.agreed_as_of(look)
         };
         assert_eq!(at(0, 0), Some(Duration::MAX));
         assert_eq!(at(600, 800), Some(Duration::MAX), "a clock is slewed");

@@ -173,8 +173,29 @@ impl Postgres {
     /// When the server refuses.
     pub fn database(&self) -> Result<String> {
         let name = format!("ledger{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        self.sql("postgres", &format!("CREATE DATABASE {name}"))?;
+        self.create_database(&name)?;
         Ok(self.url(&name))
+    }
+
+    /// Makes a database of this name.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn create_database(&self, name: &str) -> Result<()> {
+        self.sql("postgres", &format!("CREATE DATABASE {name}"))?;
+        Ok(())
+    }
+
+    /// Has whoever comes by loopback say this password (RFC 7677, SCRAM), and no letter in it that SQL quotes.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn require_password(&self, password: &str) -> Result<()> {
+        self.sql("postgres", &format!("ALTER ROLE certwave PASSWORD '{password}'"))?;
+        let rules = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        std::fs::write(self.data().join("pg_hba.conf"), rules)?;
+        self.sql("postgres", "SELECT pg_reload_conf()")?;
+        Ok(())
     }
 
     /// The URL of a database, by the Unix socket.

@@ -7,6 +7,7 @@ use certwave_agent::machine::{Link, Timer};
 use certwave_core::model::JobState;
 
 use crate::model::{Action, Doing, Fleet, Opening};
+use crate::properties::by_a_person;
 use crate::retiring::Look;
 use crate::state::{Left, State};
 
@@ -58,10 +59,9 @@ pub fn unsettled(fleet: &Fleet, state: &State) -> Option<(Vec<Action>, State)> {
 fn at_rest(fleet: &Fleet, state: &State) -> bool {
     let device = &state.ledger.device;
     let ended = device.job.as_ref().is_none_or(|job| !job.state.in_flight());
-    let barred = device.bar.is_some() || state.ledger.issued.values().any(|m| m.held || m.person);
     let holds = state.ledger.retirement.as_ref().is_some_and(|r| r.0.phase.holds());
     let agreed = state.device.up && state.ledger.current() == state.active();
-    ended && (barred || !holds && (agreed || fleet.scenario.unfit))
+    ended && (by_a_person(state) || !holds && (agreed || fleet.scenario.unfit))
 }
 
 /// Runs until nothing is left to do; `taken` gets what was done.

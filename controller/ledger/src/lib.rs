@@ -95,8 +95,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// The device that an object declares at present.
     async fn device_by_object(&self, object: &ObjectRef) -> Result<Option<Device>>;
     /// Stores one decision and answers the device's new revision. Fails with `Conflict` if the device is not at the revision
-    /// that was read, or would get a job while one of its certificates is on hold to be retired, `NotFound` if a device, credential or claim is unknown, `KeyReused` or `SerialReused` because of the
-    /// certificate, `Barred` or `Restoring` because none may be issued now, `ClaimExhausted` or `ClaimClosed` because of the claim.
+    /// that was read, or would get a job while one of its certificates is on hold to be retired, `NotFound` if a device, credential
+    /// or claim is unknown, `KeyReused` or `SerialReused` because of the certificate, `Barred` or `Restoring` because none may be
+    /// issued now, `ClaimExhausted` or `ClaimClosed` because of the claim.
     async fn write(&self, epoch: Epoch, write: Write) -> Result<u64>;
     /// A broker's devices whose open job has passed its state's deadline or its own, or whose timed-out job has passed the time after
     /// which it counts as lost; the longest overdue first.
@@ -235,9 +236,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// How many retirements of a broker's devices have their certificates on hold.
     async fn holding(&self, broker: &BrokerId) -> Result<u32>;
     /// Stores a step of a retirement with the mark that belongs to it, in one transaction. Fails with `Conflict` unless the stored
-    /// one is in `before` (phase and since), and where a certificate would go on hold while its device has a job. With [`Phase::Revoked`](certwave_core::retire::Phase::Revoked) the device forgets
-    /// the old certificate, if that is its previous one. One that is released for a cause that
-    /// [counts](certwave_core::retire::Why::counts) makes its member of the Rotation
+    /// one is in `before` (phase and since), and where a certificate would go on hold while its device has a job. With
+    /// [`Phase::Revoked`](certwave_core::retire::Phase::Revoked) the device forgets the old certificate, if that is its previous one.
+    /// One that is released for a cause that [counts](certwave_core::retire::Why::counts) makes its member of the Rotation
     /// [`ProbationFailed`](MemberOutcome::ProbationFailed), if that is `Confirmed`.
     async fn step_retirement(
         &self,

@@ -57,7 +57,7 @@ impl Store {
         }
         tools::postgresql()?;
         let server = Postgres::start(ports::free()?, &[])?;
-        server.sql("postgres", &format!("CREATE DATABASE {DATABASE}"))?;
+        server.create_database(DATABASE)?;
         let line = Wire::to((Ipv4Addr::LOCALHOST, server.port()).into())?;
         let (direct, through) = (format!(":{}/", server.port()), format!(":{}/", line.address().port()));
         stack.keep_ledger(server.tcp_url(DATABASE).replace(&direct, &through));

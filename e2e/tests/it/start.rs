@@ -127,7 +127,7 @@ async fn starts(stack: &mut Stack) {
 #[tokio::test]
 async fn without_its_database_the_controller_says_so_and_ends() {
     let mut postgres = Postgres::start(ports::free().unwrap(), &[]).unwrap();
-    postgres.sql("postgres", "CREATE DATABASE ledger").unwrap();
+    postgres.create_database("ledger").unwrap();
     let url = postgres.tcp_url("ledger");
     postgres.kill().unwrap();
     let mut stack = Stack::on(shared::api().await, "start-db").await.unwrap();

@@ -8,7 +8,7 @@ use crate::model::{Device, Job, JobKind, JobState};
 
 use super::enrol::left_over;
 use super::event::{Context, Decision, Send, Signer};
-use super::outcome::{carries_certificate, change, confirm, finish, heed_way_back, promote};
+use super::outcome::{carries_certificate, change, confirm, end_of_life, finish, heed_way_back, promote};
 
 pub(super) fn on_hello(
     ctx: &Context<'_>,
@@ -47,18 +47,7 @@ pub(super) fn on_hello(
         confirm(ctx, &mut next);
         return change(next, None);
     }
-    // Since that job's end the device has gone back by itself: the certificate it starts from is the one to renew in time.
-    let after = matches!(
-        progress,
-        Some(Progress::Committed | Progress::RolledBack | Progress::Failed)
-    );
-    let before = || has_obeyed(device, hello) && matches!(job.state, JobState::Cancelled | JobState::Rejected);
-    // From one that has ended nobody starts.
-    let over = device
-        .current
-        .as_ref()
-        .is_some_and(|c| c.not_after.saturating_mul(1000) <= ctx.now);
-    if signer == Signer::Previous && (after || before() || over) && job.state.ended() && !forward {
+    if signer == Signer::Previous && !forward && went_back(ctx, device, job, hello, progress) {
         std::mem::swap(&mut next.current, &mut next.previous);
         return change(next, None);
     }
@@ -67,13 +56,14 @@ pub(super) fn on_hello(
         return Decision::Refuse(Code::WrongKey, "not committed yet");
     }
     let gone = matches!(job.state, JobState::Accepted | JobState::Issued | JobState::Committing) || forward;
-    if gone && matches!(progress, Some(Progress::RolledBack | Progress::Failed)) {
+    let ends = match progress {
+        Some(Progress::RolledBack) if gone => Some((JobState::RolledBack, Code::TestFailed)),
+        Some(Progress::Failed) if gone => Some((JobState::Failed, Code::Other)),
+        _ => None,
+    };
+    if let Some((state, code)) = ends {
         heed_way_back(&mut next, signer);
-    }
-    match progress {
-        Some(Progress::RolledBack) if gone => return finish(ctx, next, JobState::RolledBack, Code::TestFailed, None),
-        Some(Progress::Failed) if gone => return finish(ctx, next, JobState::Failed, Code::Other, None),
-        _ => {}
+        return finish(ctx, next, state, code, None);
     }
     let waits = !matches!(progress, Some(Progress::Stored | Progress::Trial));
     let send = match job.state {
@@ -90,6 +80,19 @@ pub(super) fn on_hello(
         _ => None,
     };
     change(next, send)
+}
+
+/// True where hello, signed by the previous certificate's key, shows that the device has gone back by itself since `job` ended: that certificate
+/// is the one to renew in time.
+fn went_back(ctx: &Context<'_>, device: &Device, job: &Job, hello: &Hello, progress: Option<Progress>) -> bool {
+    let after = matches!(
+        progress,
+        Some(Progress::Committed | Progress::RolledBack | Progress::Failed)
+    );
+    let unnamed = || matches!(job.state, JobState::Cancelled | JobState::Rejected) && has_obeyed(device, hello);
+    // From one that has ended nobody starts.
+    let over = || end_of_life(device).is_some_and(|end| end <= ctx.now);
+    job.state.ended() && (after || unnamed() || over())
 }
 
 /// True where hello shows that the device had the certificate which it is known to start from, and had obeyed its commit: for after a job that

@@ -131,7 +131,8 @@ fn whatever_a_device_that_went_back_says_of_its_rotation_tells_which_certificate
     sent.previous = Some(credential(8));
     let (used, emptied) = (sent.previous.clone(), sent.current.clone());
     let p = policy();
-    let requested = step::issued(&ctx(&p, NOW), &sent, Signer::Previous, Nonce([4; 16]), credential(2));
+    let requested = |signer| step::issued(&ctx(&p, NOW), &sent, signer, Nonce([4; 16]), credential(2));
+    let (taken_for_current, _) = after(requested(Signer::Current));
     let id = sent.job.as_ref().unwrap().id;
     let unsound = Event::CsrRefused {
         mark: mark(&sent),
@@ -147,11 +148,11 @@ fn whatever_a_device_that_went_back_says_of_its_rotation_tells_which_certificate
         Signer::Previous,
     );
     for decision in [
-        requested,
+        requested(Signer::Previous),
         decide(&sent, &status(&sent, Step::Failed, Signer::Previous)),
         decide(&sent, &status(&sent, Step::RolledBack, Signer::Previous)),
         decide(&sent, &unsound),
-        decide(&rotating_from(&sent), &back),
+        decide(&taken_for_current, &back),
     ] {
         let (heard, _) = after(decision);
         assert_eq!((&heard.current, &heard.previous), (&used, &emptied), "{heard:?}");
@@ -159,19 +160,6 @@ fn whatever_a_device_that_went_back_says_of_its_rotation_tells_which_certificate
     // It may have gone forward since, and has emptied nothing.
     let (rejected, _) = after(decide(&sent, &status(&sent, Step::Rejected, Signer::Previous)));
     assert_eq!(rejected.current, emptied);
-}
-
-/// The same, with a certificate issued over a request whose signer was taken for the current one.
-fn rotating_from(sent: &Device) -> Device {
-    let p = policy();
-    after(step::issued(
-        &ctx(&p, NOW),
-        sent,
-        Signer::Current,
-        Nonce([4; 16]),
-        credential(2),
-    ))
-    .0
 }
 
 #[test]

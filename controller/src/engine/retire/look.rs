@@ -14,6 +14,8 @@ use crate::clock::now;
 
 /// So long a job waits for nodes to load a release, milliseconds.
 const LOADS_WITHIN: Millis = 600_000;
+/// Marks that are read of a device, the last ones: more than can change within that time.
+const MARKS: u32 = 16;
 
 impl Engine {
     /// Whether certificates may be put on hold, and holds judged: the doors say what they have loaded, and nothing of ours is at
@@ -64,21 +66,16 @@ impl Engine {
         if !self.registry.reports_loading(&device.id.broker) {
             return Ok(true);
         }
+        let starts_from = |fingerprint| {
+            let mut known = device.current.iter().chain(&device.previous);
+            known.any(|credential| Some(credential.fingerprint) == fingerprint)
+        };
         let at = now();
-        for credential in device.current.iter().chain(&device.previous) {
-            let marked = self
-                .marks(&credential.fingerprint)
-                .await?
-                .and_then(|(_, marked)| marked);
-            let awaited = marked.is_some_and(|marked| {
-                let recently = (0..LOADS_WITHIN).contains(&(at - marked.recorded_at));
-                marked.standing == Standing::Good && marked.shut_at.is_none() && recently
-            });
-            if awaited {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let awaited = |marked: &Marked| {
+            let recently = (0..LOADS_WITHIN).contains(&(at - marked.recorded_at));
+            marked.standing == Standing::Good && marked.shut_at.is_none() && recently && starts_from(marked.fingerprint)
+        };
+        Ok(!self.ledger.marked(&device.id, MARKS).await?.iter().any(awaited))
     }
 
     /// Whether the device could have been heard through the probation time up to its end.

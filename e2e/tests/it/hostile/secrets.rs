@@ -24,7 +24,7 @@ use crate::shared;
 const TELLING: usize = 24;
 /// Of PEM (RFC 7468, 2).
 const LINE: usize = 64;
-/// The ledger's, which every server takes that asks for none.
+/// The ledger's.
 const PASSWORD: &str = "Hunter2-Hunter2-Hunter2-Hunter2";
 /// Logs are long: by so many bytes a form is looked up first.
 const PREFIX: usize = 8;
@@ -226,7 +226,8 @@ async fn no_private_key_is_ever_written_where_somebody_else_reads() {
 #[tokio::test]
 async fn no_password_and_no_token_is_ever_written_where_somebody_else_reads() {
     let mut server = Postgres::start(ports::free().unwrap(), &[]).unwrap();
-    server.sql("postgres", "CREATE DATABASE ledger").unwrap();
+    server.create_database("ledger").unwrap();
+    server.require_password(PASSWORD).unwrap();
     let with_password = format!("certwave:{PASSWORD}@");
     let url = server.tcp_url("ledger").replace("certwave@", &with_password);
     assert!(url.contains(PASSWORD));

@@ -25,7 +25,7 @@ async fn a_backup_is_whole_wherever_it_goes_and_a_forged_line_is_found() {
         Shared::ledger_copy(&world.url, "restore", &["--from", &copy]).unwrap_err()
     );
     assert!(over.contains("holds a ledger already"), "{over}");
-    world.server.sql("postgres", "CREATE DATABASE moved").unwrap();
+    world.server.create_database("moved").unwrap();
     let moved = world.server.tcp_url("moved");
     let told = Shared::ledger_copy(&moved, "restore", &["--from", &copy]).unwrap();
     assert!(told.contains("2 devices"), "{told}");
@@ -93,7 +93,7 @@ fn copy(world: &Shared, to: &str) {
     let dump = world.stack.directory().join("ledger.dump");
     let mut save = world.server.client("pg_dump").unwrap();
     tools::output(save.args(["--format=custom", "--file"]).arg(&dump).arg(&world.url)).unwrap();
-    world.server.sql("postgres", &format!("CREATE DATABASE {to}")).unwrap();
+    world.server.create_database(to).unwrap();
     let mut load = world.server.client("pg_restore").unwrap();
     let to = world.server.tcp_url(to);
     tools::output(load.args(["--exit-on-error", "--dbname", &to]).arg(&dump)).unwrap();

@@ -54,7 +54,7 @@ impl Shared {
 
     fn server() -> Postgres {
         let server = Postgres::start(ports::free().unwrap(), &[]).unwrap();
-        server.sql("postgres", "CREATE DATABASE ledger").unwrap();
+        server.create_database("ledger").unwrap();
         server
     }
 
