@@ -6,7 +6,7 @@ use crate::model::{Device, Job, JobKind, JobState};
 use crate::revocation::Bar;
 
 use super::event::{Context, Decision, Send};
-use super::outcome::{change, end, end_of_life, finish};
+use super::outcome::{awaited, change, end, end_of_life, finish};
 
 pub(super) fn on_offer(ctx: &Context<'_>, device: &Device) -> Decision {
     if device.session.is_none() || device.job.as_ref().is_none_or(|j| j.state != JobState::Queued) {
@@ -95,14 +95,17 @@ pub(super) fn on_postpone(ctx: &Context<'_>, device: &Device) -> Decision {
             job.rearm(ctx.now, ctx.policy);
             change(next, Some(Send::Job))
         }
-        Some(job) if job.next_deadline().is_some() => {
+        Some(job) if let Some(deadline) = job.next_deadline() => {
             // It came to its state by a clock that was put back since, and has as much time left as it had then.
             let ahead = job.since.saturating_sub(ctx.now).max(0);
             job.since -= ahead;
             job.job_deadline = job.job_deadline.map(|d| d.saturating_sub(ahead));
             job.rearm(ctx.now, ctx.policy);
             job.job_deadline = job.job_deadline.map(|d| job.deadline.map_or(d, |state| state.max(d)));
-            change(next, None)
+            // Its own word may have been lost meanwhile: whoever has connected anew since, and said so to nobody, says it again when it is asked.
+            // In its time a device does so by itself.
+            let asked = if deadline <= ctx.now { awaited(job) } else { None };
+            change(next, asked)
         }
         _ => Decision::Same(None),
     }

@@ -111,7 +111,8 @@ pub enum Event {
     Offer,
     /// A deadline may have passed.
     Deadline,
-    /// The device could not be heard or served, for a fault that is not its own: the present state gets its time again.
+    /// The device could not be heard or served, for a fault that is not its own: the present state gets its time again, and where its time
+    /// was over, the device is asked again.
     Postpone,
     /// A person or a change of plan ends the job, where it has not been accepted.
     Cancel,

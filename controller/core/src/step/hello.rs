@@ -8,7 +8,7 @@ use crate::model::{Device, Job, JobKind, JobState};
 
 use super::enrol::left_over;
 use super::event::{Context, Decision, Send, Signer};
-use super::outcome::{carries_certificate, change, confirm, end_of_life, finish, heed_way_back, promote};
+use super::outcome::{awaited, change, confirm, end_of_life, finish, heed_way_back, promote};
 
 pub(super) fn on_hello(
     ctx: &Context<'_>,
@@ -65,20 +65,10 @@ pub(super) fn on_hello(
         heed_way_back(&mut next, signer);
         return finish(ctx, next, state, code, None);
     }
+    // The trial is under way, or it is over and `tested` was lost: the same answer starts it again.
     let waits = !matches!(progress, Some(Progress::Stored | Progress::Trial));
-    let send = match job.state {
-        JobState::Sent | JobState::Accepted if waits => Some(Send::Job),
-        // A claim's certificate was taken already: the device tests it by itself.
-        JobState::Issued if job.kind == JobKind::Enrol => None,
-        // The trial is under way, or it is over and `tested` was lost: the same answer starts it again.
-        JobState::Issued if waits => Some(if carries_certificate(job) {
-            Send::Certificate
-        } else {
-            Send::Job
-        }),
-        _ if forward => Some(Send::Commit),
-        _ => None,
-    };
+    // A claim's certificate was taken already: the device tests it by itself.
+    let send = awaited(job).filter(|send| job.kind != JobKind::Enrol && waits || *send == Send::Commit);
     change(next, send)
 }
 

@@ -13,6 +13,17 @@ pub(super) fn carries_certificate(job: &Job) -> bool {
     matches!(job.kind, JobKind::Rotate | JobKind::Enrol)
 }
 
+/// What a device waits for that has the job: said again where it may have been lost.
+pub(super) fn awaited(job: &Job) -> Option<Send> {
+    match job.state {
+        JobState::Sent | JobState::Accepted => Some(Send::Job),
+        JobState::Issued if carries_certificate(job) => Some(Send::Certificate),
+        JobState::Issued => Some(Send::Job),
+        JobState::Committing | JobState::TimedOut | JobState::Lost if job.committed => Some(Send::Commit),
+        _ => None,
+    }
+}
+
 /// The key that must sign `tested` and `committed` of this job.
 pub(super) fn trial_signer(job: &Job, signer: Signer) -> bool {
     match job.kind {

@@ -52,16 +52,23 @@ fn a_deadline_that_a_clock_years_ahead_has_set_is_set_anew_when_it_is_put_back()
 }
 
 #[test]
-fn a_deadline_that_passed_for_a_fault_of_ours_is_put_off() {
+fn a_deadline_that_passed_for_a_fault_of_ours_is_put_off_and_the_device_asked() {
     let p = policy();
-    let accepted = rotating(JobState::Accepted);
-    let late = accepted.job.as_ref().unwrap().job_deadline.unwrap() + 1;
-    let (waits, send) = after(step::step(&ctx(&p, late), &accepted, &Event::Postpone));
-    let job = waits.job.as_ref().unwrap();
-    assert_eq!((job.state, send), (JobState::Accepted, None));
-    assert_eq!(job.next_deadline(), Some(late + p.step_timeout));
-    let again = step::step(&ctx(&p, late + p.step_timeout), &waits, &Event::Deadline);
-    assert_eq!(after(again).0.job.unwrap().state, JobState::TimedOut);
+    for (state, said) in [
+        (JobState::Accepted, Send::Job),
+        (JobState::Issued, Send::Certificate),
+        (JobState::Committing, Send::Commit),
+    ] {
+        let device = rotating(state);
+        let late = device.job.as_ref().unwrap().job_deadline.unwrap() + 1;
+        let (waits, send) = after(step::step(&ctx(&p, late), &device, &Event::Postpone));
+        let job = waits.job.as_ref().unwrap();
+        assert_eq!((job.state, send), (state, Some(said)));
+        let anew = job.next_deadline().unwrap();
+        assert!(anew >= late + p.step_timeout);
+        let again = step::step(&ctx(&p, anew), &waits, &Event::Deadline);
+        assert_eq!(after(again).0.job.unwrap().state, JobState::TimedOut);
+    }
 }
 
 #[test]
