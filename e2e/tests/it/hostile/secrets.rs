@@ -258,7 +258,7 @@ async fn no_password_and_no_token_is_ever_written_where_somebody_else_reads() {
         [refused.stdout, refused.stderr].concat(),
     );
     let mut dump = server.client("pg_dump").unwrap();
-    let dumped = dump.arg(server.tcp_url("ledger")).output().unwrap();
+    let dumped = dump.arg(server.url("ledger")).output().unwrap();
     written.insert("the ledger".to_owned(), dumped.stdout);
     is_there(&written, &["the ledger"]);
     let log = String::from_utf8_lossy(&written["certwave.log"]);
