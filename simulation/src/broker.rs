@@ -82,6 +82,8 @@ struct Session {
 struct Inner {
     down: bool,
     sessions: BTreeMap<String, Session>,
+    /// Who listens to whom: clients by the second level of what they subscribed to, some of them gone since.
+    listeners: BTreeMap<String, BTreeSet<String>>,
     retained: BTreeMap<String, Bytes>,
     connections: u64,
     loaded: BTreeMap<Scope, (u64, BTreeSet<String>)>,
@@ -256,6 +258,8 @@ impl Broker {
                 }
                 Up::Subscribe(filter) => {
                     session.filters.push(filter.clone());
+                    let listeners = inner.listeners.entry(whose(&filter).to_owned());
+                    listeners.or_default().insert(client.clone());
                     let _ = down.send((at, Packet::Subscribed));
                     for (topic, message) in inner.retained.iter().filter(|(topic, _)| matches(&filter, topic)) {
                         let _ = down.send((at, Packet::Message(topic.clone(), message.clone())));
@@ -309,7 +313,9 @@ impl Broker {
             self.order(inner, topic, message);
             return;
         }
-        for session in inner.sessions.values() {
+        let of = |level: &str| inner.listeners.get(level).into_iter().flatten();
+        let clients: BTreeSet<&String> = of(whose(topic)).chain(of("+")).collect();
+        for session in clients.into_iter().filter_map(|client| inner.sessions.get(client)) {
             if !session.filters.iter().any(|filter| matches(filter, topic)) {
                 continue;
             }
@@ -538,6 +544,11 @@ fn may_write(user: &str, topic: &str) -> bool {
         .and_then(|rest| rest.strip_prefix('/'))
         .and_then(|rest| rest.strip_prefix(user))
         .is_some_and(|rest| rest.starts_with("/up/"))
+}
+
+/// The level of a topic or filter that names a user.
+fn whose(topic: &str) -> &str {
+    topic.split('/').nth(1).unwrap_or_default()
 }
 
 /// MQTT's filters, as far as they are used: a level, or any level.

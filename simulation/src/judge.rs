@@ -18,6 +18,9 @@ pub type Scope = (String, String);
 /// After so long in fair weather whoever had not heard of a hold hears of its end only, milliseconds.
 const UNHEARD: i64 = 60_000;
 
+/// So often everybody is looked at while devices go their ways, milliseconds.
+const ROUND: i64 = 1000;
+
 /// How patient the Fleet is, milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -39,6 +42,8 @@ pub struct Judge {
 #[derive(Default)]
 struct Inner {
     limit: usize,
+    /// When everybody was looked at.
+    looked: i64,
     /// The slots of devices that have not ended their jobs.
     slots: BTreeMap<usize, Held>,
     /// Jobs that a person has ended by barring their devices, which may not know of it.
@@ -218,7 +223,7 @@ impl Judge {
         if inner.known.get(&device) == Some(&(id, told.clone())) {
             drop(inner);
             if changed {
-                self.all_can_enter();
+                self.can_enter_still(device, now);
             }
             return;
         }
@@ -278,7 +283,7 @@ impl Judge {
         for breach in breaches {
             self.history.breach(breach);
         }
-        self.all_can_enter();
+        self.can_enter_still(device, now);
     }
 
     /// From now on the judge knows whose epoch is the present one.
@@ -317,7 +322,7 @@ impl Judge {
             self.history
                 .breach(format!("the number of the CRL of {} fell", scope.1));
         }
-        self.all_can_enter();
+        self.can_enter(|_| true);
     }
 
     /// The broker let somebody in.
@@ -333,12 +338,24 @@ impl Judge {
         }
     }
 
-    /// Each device must hold a certificate that opens the door, unless a person has barred it.
-    fn all_can_enter(&self) {
+    /// A device has changed what it holds or does. Others may have been shut out by the time alone.
+    fn can_enter_still(&self, device: usize, now: i64) {
+        let mut inner = self.lock();
+        let everybody = now - inner.looked >= ROUND;
+        if everybody {
+            inner.looked = now;
+        }
+        drop(inner);
+        self.can_enter(|other| everybody || other == device);
+    }
+
+    /// Each of these devices must hold a certificate that opens the door, unless a person has barred it.
+    fn can_enter(&self, of: impl Fn(usize) -> bool) {
         let mut inner = self.lock();
         inner.welcome(|heard, _| heard);
-        let all = inner.held.keys().filter(|device| !inner.barred.contains(device));
-        let shut_out: Vec<usize> = all.copied().filter(|device| !inner.can_enter(*device)).collect();
+        let all = inner.held.keys().copied();
+        let looked_at = all.filter(|device| of(*device) && !inner.barred.contains(device));
+        let shut_out: Vec<usize> = looked_at.filter(|device| !inner.can_enter(*device)).collect();
         drop(inner);
         for device in shut_out {
             self.history

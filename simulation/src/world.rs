@@ -42,6 +42,8 @@ pub const FLEET: &str = "meters";
 /// The Broker's id.
 pub const BROKER: &str = "main";
 const API_VERSION: &str = "certwave.dev/v1alpha1";
+/// Devices that enrol at a time: whoever has the same claim hears all answers to it.
+const ENROLLING: usize = 50;
 /// Replicas there are.
 const REPLICAS: usize = 2;
 /// Devices in flight at once, of so many.
@@ -177,18 +179,19 @@ impl World {
             claim: Arc::new(claim),
             trusts: Arc::new(Trusts::default()),
         });
-        for number in 0..devices {
-            self.units.push(Unit::begin(number, &around, seed)?);
+        while self.units.len() < devices {
+            let begun = devices.min(self.units.len() + ENROLLING);
+            for number in self.units.len()..begun {
+                self.units.push(Unit::begin(number, &around, seed)?);
+            }
+            let active = || {
+                let all = api.all("devicecertificates");
+                let active = all.iter().filter(|device| device["status"]["state"] == "Active");
+                (active.count() == begun).then_some(())
+            };
+            wait_for("all devices' first certificates", 600, active).await?;
         }
-        let active = || {
-            let all = api.all("devicecertificates");
-            let active = all
-                .iter()
-                .filter(|device| device["status"]["state"] == "Active")
-                .count();
-            (active == devices).then_some(())
-        };
-        wait_for("all devices' first certificates", 600 + i64::try_from(devices)?, active).await
+        Ok(())
     }
 
     /// One run from this seed.
