@@ -16,9 +16,8 @@ pub(super) fn carries_certificate(job: &Job) -> bool {
 /// What a device waits for that has the job: said again where it may have been lost.
 pub(super) fn awaited(job: &Job) -> Option<Send> {
     match job.state {
-        JobState::Sent | JobState::Accepted => Some(Send::Job),
         JobState::Issued if carries_certificate(job) => Some(Send::Certificate),
-        JobState::Issued => Some(Send::Job),
+        JobState::Sent | JobState::Accepted | JobState::Issued => Some(Send::Job),
         JobState::Committing | JobState::TimedOut | JobState::Lost if job.committed => Some(Send::Commit),
         _ => None,
     }
