@@ -99,7 +99,7 @@ pub(super) fn foundation() -> Vec<Value> {
         "brokerRef": { "name": BROKER },
         "certificate": { "validity": "30d", "renewBefore": "1d" },
         "rotation": {
-            "limits": { "maxInFlight": 3, "maxPerMinute": 300 },
+            "limits": { "maxInFlight": 20, "maxPerMinute": 300 },
             "device": { "stepTimeout": "1m", "trialTimeout": "45s", "jobTimeout": "4m", "retries": { "max": 0, "backoff": "1s" } },
         },
     });

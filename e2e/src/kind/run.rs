@@ -71,7 +71,8 @@ impl Cluster {
         }
     }
 
-    /// Waits until so many devices of the Rotation are confirmed, and others are not.
+    /// Waits until so many devices of the Rotation are confirmed, and others are not. The ledger tells: the status may be seconds behind it, in which
+    /// a wave is over.
     pub(super) async fn rotation_under_way(
         &self,
         screen: &mut Screen,
@@ -79,9 +80,12 @@ impl Cluster {
         before: &Certificates,
         confirmed: usize,
     ) -> Result<()> {
-        self.follow(screen, name, before, |status| {
-            let enough = usize::try_from(status.counts.confirmed).is_ok_and(|count| count >= confirmed);
-            enough && status.counts.in_flight > 0
+        let of_ledger = format!(
+            "SELECT count(*) FROM members m JOIN rotations r ON r.id = m.rotation WHERE r.name = '{name}' AND m.outcome = 'Confirmed'"
+        );
+        self.follow(screen, name, before, |_| {
+            let count: usize = self.ledger(&of_ledger)?.trim().parse()?;
+            Ok(count >= confirmed)
         })
         .await
         .map(drop)
@@ -95,7 +99,7 @@ impl Cluster {
         before: &Certificates,
         end: RotationPhase,
     ) -> Result<RotationStatus> {
-        self.follow(screen, name, before, |status| status.phase == Some(end))
+        self.follow(screen, name, before, |status| Ok(status.phase == Some(end)))
             .await
     }
 
@@ -104,7 +108,7 @@ impl Cluster {
         screen: &mut Screen,
         name: &str,
         before: &Certificates,
-        reached: impl Fn(&RotationStatus) -> bool,
+        reached: impl Fn(&RotationStatus) -> Result<bool>,
     ) -> Result<RotationStatus> {
         let rotations: Api<Rotation> = self.objects();
         let start = Instant::now();
@@ -113,7 +117,7 @@ impl Cluster {
             let status = rotations.get(name).await?.status.unwrap_or_default();
             let tally = Tally::of(&self.devices().await?, before).under(Course::from(&status));
             screen.show(&tally);
-            if reached(&status) {
+            if reached(&status)? {
                 return Ok(status);
             }
             let over = matches!(
