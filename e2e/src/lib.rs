@@ -14,6 +14,7 @@ pub mod device_files;
 pub mod fuzz;
 pub mod http;
 pub mod identity;
+pub mod janitor;
 pub mod judges;
 pub mod kind;
 pub mod lasting;

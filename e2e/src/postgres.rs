@@ -1,5 +1,5 @@
 //! A `PostgreSQL` server of the distribution's package, in a directory of its own. The ledger's own tests use this file as well,
-//! so it needs nothing but `std`, `anyhow` and `tempfile`.
+//! so it needs nothing but `std`, `anyhow`, `tempfile` and the janitor.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
+
+use super::janitor::Janitor;
 
 /// How long it may take to start; it may have a crash to recover from.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -24,8 +26,8 @@ pub struct Postgres {
     settings: Vec<String>,
     child: Option<Child>,
     databases: AtomicU32,
-    /// Ends, and clears up, when this process does: whatever lives in a `static` is never dropped.
-    janitor: Child,
+    /// Removes the directory.
+    _janitor: Janitor,
 }
 
 impl Postgres {
@@ -39,7 +41,12 @@ impl Postgres {
             chown(dir.path(), Some(user), Some(group))?;
         }
         let mut server = Self {
-            janitor: janitor(dir.path())?,
+            // The server may take a moment longer than this process.
+            _janitor: Janitor::start(
+                r#"for _ in 1 2 3 4 5 6 7 8 9; do rm -rf -- "$1" && exit; sleep 1; done"#,
+                [dir.path()],
+            )
+            .context("run sh")?,
             dir,
             port,
             settings: settings.iter().map(|&s| s.to_owned()).collect(),
@@ -186,7 +193,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Has whoever comes by loopback say this password (RFC 7677, SCRAM), and no letter in it that SQL quotes.
+    /// Has whoever comes by loopback say this password (SCRAM, RFC 7677), in which nothing must need quoting in SQL.
     ///
     /// # Errors
     /// When the server refuses.
@@ -259,25 +266,7 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         let _ = self.kill();
-        drop(self.janitor.stdin.take());
-        let _ = self.janitor.wait();
     }
-}
-
-/// Removes a directory once this process has ended, however it ends: nobody holds the other end of its standard input any more then.
-/// The server may take a moment longer.
-fn janitor(dir: &Path) -> Result<Child> {
-    let script = r#"cat; for _ in 1 2 3 4 5 6 7 8 9; do rm -rf -- "$0" && exit; sleep 1; done"#;
-    let janitor = Command::new("sh")
-        .args(["-c", script])
-        .arg(dir)
-        // A Ctrl-C at the terminal must not reach it.
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    janitor.context("run sh")
 }
 
 /// How many processes there are whose parent was the server, or that have a file of its cluster open as their directory.

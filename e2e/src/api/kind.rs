@@ -1,10 +1,11 @@
 //! A kind cluster, where Docker runs.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::janitor::Janitor;
 use crate::scratch::Scratch;
 use crate::tools::{self, progress};
 
@@ -12,7 +13,7 @@ use crate::tools::{self, progress};
 pub(super) struct Kind {
     name: String,
     kubeconfig: PathBuf,
-    janitor: Child,
+    _janitor: Janitor,
 }
 
 impl Kind {
@@ -26,22 +27,10 @@ impl Kind {
         let name = format!("certwave-e2e-{}", std::process::id());
         let kubeconfig = scratch.path().join("admin.kubeconfig");
         progress(&format!("creating the kind cluster {name}"));
-        // First the one who deletes it: it waits for the end of a pipe that only this process holds, so the cluster
-        // goes even when this process is killed.
-        let script = r#"read -r _; exec "$1" delete cluster --name "$2""#;
-        let mut janitor = Command::new("sh");
-        janitor.args(["-c", script, "sh"]).arg(&kind).arg(&name);
-        janitor
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        // In a process group of its own, for a Ctrl-C at the terminal must not reach it.
-        std::os::unix::process::CommandExt::process_group(&mut janitor, 0);
-        let janitor = janitor.spawn()?;
         let cluster = Self {
+            _janitor: delete_at_end(&name)?,
             name,
             kubeconfig,
-            janitor,
         };
         let mut create = Command::new(kind);
         create.args([
@@ -80,9 +69,12 @@ impl Kind {
     }
 }
 
-impl Drop for Kind {
-    fn drop(&mut self) {
-        drop(self.janitor.stdin.take());
-        let _ = self.janitor.wait();
-    }
+/// Deletes the kind cluster of this name when the janitor goes.
+///
+/// # Errors
+/// When kind is missing.
+pub(crate) fn delete_at_end(name: &str) -> Result<Janitor> {
+    let kind = tools::find("kind").context("kind is missing: https://kind.sigs.k8s.io")?;
+    let arguments = [kind.as_os_str(), name.as_ref()];
+    Janitor::start(r#"exec "$1" delete cluster --name "$2""#, arguments).context("run sh")
 }

@@ -1,7 +1,7 @@
 //! A Kubernetes API for the tests.
 
 mod access;
-mod kind;
+pub(crate) mod kind;
 mod local;
 
 use std::path::{Path, PathBuf};

@@ -2,28 +2,23 @@
 //! gives it.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::api::kind;
 use crate::programs;
+use crate::scratch::Scratch;
 use crate::screen::Screen;
-use crate::tools;
 
 const PAGE: &str = include_str!("../../../docs/getting-started.md");
-/// What the page calls the cluster.
-const CLUSTER: &str = "certwave";
-/// What it leaves in the top directory until its end.
-const FILES: [&str; 6] = [
-    "values.yaml",
-    "foundation.yaml",
-    "devices.yaml",
-    "devices.csv",
-    "claim.json",
-    "root.pem",
-];
+/// How the page names its cluster. Whoever follows it on this machine may have that one.
+const NAMED: &str = "--name certwave ";
+/// What it needs of the top directory. All else there is out of its reach: whoever follows the page may have its files there.
+const NEEDED: [&str; 3] = ["Makefile", "charts", "e2e"];
 /// The plugin and `certwave` are those of the images: the page installs them from the same sources, which takes minutes.
 const INSTALLED: [&str; 2] = ["cargo install --locked --path cli", "export PATH="];
 
@@ -34,17 +29,20 @@ const INSTALLED: [&str; 2] = ["cargo install --locked --path cli", "export PATH=
 pub(super) fn follow(screen: &mut Screen) -> Result<()> {
     let start = Instant::now();
     screen.say("the page docs/getting-started.md, as it is written");
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let scratch = tempfile::tempdir()?;
-    let _end = End(&project);
+    let scratch = Scratch::new("guide")?;
+    let directory = checkout(scratch.path())?;
+    let cluster = format!("certwave-guide-{}", std::process::id());
+    let _end = kind::delete_at_end(&cluster)?;
+    let node = std::env::var("KIND_NODE_IMAGE").ok();
+    let script = script(PAGE, &cluster, node.as_deref().filter(|node| !node.is_empty()))?;
     let programs = programs::in_image("kubectl-certwave")?;
     let programs = programs.parent().context("a program without a directory")?;
     let path = std::env::var("PATH")?;
     let log = scratch.path().join("log");
     let output = std::fs::File::create(&log)?;
     let status = Command::new("bash")
-        .args(["-c", &script(PAGE, std::env::var("KIND_NODE_IMAGE").ok().as_deref())?])
-        .current_dir(&project)
+        .args(["-c", &script])
+        .current_dir(directory)
         .env("PATH", format!("{}:{path}", programs.display()))
         .env("KUBECONFIG", scratch.path().join("kubeconfig"))
         .stdin(Stdio::null())
@@ -66,20 +64,19 @@ pub(super) fn follow(screen: &mut Screen) -> Result<()> {
     Ok(())
 }
 
-/// Takes away what is left, however it ends.
-struct End<'p>(&'p Path);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        let _ = tools::output(Command::new("kind").args(["delete", "cluster", "--name", CLUSTER]));
-        for file in FILES {
-            let _ = std::fs::remove_file(self.0.join(file));
-        }
+/// A directory that has of the checkout, by links, what the page needs, and takes the files that it has one save.
+fn checkout(scratch: &Path) -> Result<PathBuf> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    let directory = scratch.join("checkout");
+    std::fs::create_dir(&directory)?;
+    for name in NEEDED {
+        symlink(project.join(name), directory.join(name))?;
     }
+    Ok(directory)
 }
 
 /// The page as a shell script that ends with the first command that fails.
-fn script(page: &str, node: Option<&str>) -> Result<String> {
+fn script(page: &str, cluster: &str, node: Option<&str>) -> Result<String> {
     let mut script = "set -euxo pipefail\n".to_owned();
     let (mut files, mut parts) = (0, page.split("```"));
     let mut before = parts.next().unwrap_or_default();
@@ -99,7 +96,7 @@ fn script(page: &str, node: Option<&str>) -> Result<String> {
                     .lines()
                     .filter(|line| INSTALLED.iter().all(|start| !line.starts_with(start)))
                 {
-                    script.push_str(&here(line, node));
+                    script.push_str(&here(line, cluster, node));
                     script.push('\n');
                 }
             }
@@ -118,14 +115,13 @@ fn saved_as(text: &str) -> Option<String> {
     Some(rest.split('`').next()?.to_owned())
 }
 
-/// A line as a machine needs it that has a node's image of its own.
-fn here(line: &str, node: Option<&str>) -> String {
-    match (
-        line.strip_prefix("kind create cluster "),
-        node.filter(|node| !node.is_empty()),
-    ) {
+/// A line with the cluster's name here, and the node's image, where this machine has one of its own.
+fn here(line: &str, cluster: &str, node: Option<&str>) -> String {
+    let line = format!("{line} ").replace(NAMED, &format!("--name {cluster} "));
+    let line = line.strip_suffix(' ').unwrap_or(&line).to_owned();
+    match (line.strip_prefix("kind create cluster "), node) {
         (Some(rest), Some(node)) => format!("kind create cluster --image {node} {rest}"),
-        _ => line.to_owned(),
+        _ => line,
     }
 }
 
@@ -136,18 +132,19 @@ mod tests {
 
     #[test]
     fn the_page_becomes_a_script_that_bash_can_read() {
-        let script = script(PAGE, Some("kindest/node:test")).unwrap();
+        let script = script(PAGE, "mine", Some("kindest/node:test")).unwrap();
         for wanted in [
-            "kind create cluster --image kindest/node:test --name certwave --wait 2m",
+            "kind create cluster --image kindest/node:test --name mine --wait 2m",
             "cat > foundation.yaml <<'END_OF_FILE'\napiVersion: certwave.dev/v1alpha1",
             "cat > devices.yaml <<'END_OF_FILE'\napiVersion: apps/v1",
             "kubectl certwave rotate meters --name first --yes",
-            "kind delete cluster --name certwave",
+            "kind load docker-image --name mine certwave/certwave:dev",
+            "kind delete cluster --name mine",
         ] {
             assert!(script.contains(wanted), "{wanted}:\n{script}");
         }
         assert!(!script.contains("cargo install"));
-        let checked = Command::new("bash").args(["-n", "-c", &script]).status().unwrap();
-        assert!(checked.success());
+        let checked = Command::new("bash").args(["-n", "-c", &script]).output().unwrap();
+        assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
     }
 }

@@ -16,6 +16,9 @@ mod devices;
 mod effects;
 mod epochs;
 mod fixtures;
+#[allow(unreachable_pub, reason = "the end-to-end tests use it too")]
+#[path = "../../../../e2e/src/janitor.rs"]
+mod janitor;
 mod migrate;
 mod model;
 mod objects;
