@@ -11,6 +11,7 @@ use certwave_core::rollout::judge;
 use certwave_core::rollout::run::WaveCounts;
 use certwave_core::rollout::select;
 use certwave_core::rollout::strategy::Strategy;
+use certwave_core::rollout::window::Calendar;
 use certwave_core::step::Event;
 use certwave_ledger::{FleetKey, LedgerError, Member, MemberOutcome, MemberQuery, RotationOutcome};
 
@@ -20,8 +21,10 @@ use super::schedule::Want;
 use crate::clock::now;
 use crate::registry::{FleetEntry, RotationEntry};
 
-/// Members looked at in one go.
+/// Members looked at in one round, and devices in one go.
 const BATCH: u32 = 256;
+/// A round begins by looking at so many members more than there is room for.
+const FEW: u32 = 4;
 /// A place in the order of members that none stands at.
 const BEHIND_ALL: (u32, u32) = (u32::MAX, 0);
 /// The time that a rate is counted over.
@@ -104,6 +107,10 @@ fn still(rotation: &RotationEntry, waves: &[WaveCounts]) -> Option<Still> {
     let busy = begun.clone().any(|wave| wave.planned + wave.in_flight > 0);
     let changed = begun.map(|wave| wave.changed).max()?;
     (!busy).then(|| (rotation.uid.clone(), rotation.run.wave, changed))
+}
+
+fn doors(at: Millis, strategy: &Strategy, rotation: Option<&RotationEntry>, calendar: &Calendar) -> Doors {
+    Doors::new(at, strategy, rotation.map_or(0, |r| r.run.wave), calendar.open(at))
 }
 
 fn waiting(member: &Member) -> Waiting<'_> {
@@ -189,7 +196,7 @@ impl Engine {
             fleet,
             rotation,
             strategy,
-            doors: Doors::new(at, strategy, rotation.map_or(0, |r| r.run.wave), calendar.open(at)),
+            doors: doors(at, strategy, rotation, calendar),
             room: admit::room(limits, self.ledger.in_flight(&fleet.key).await?),
             rate,
             groups,
@@ -225,30 +232,46 @@ impl Engine {
 
     /// Members whose turn it is. Those that are offline get their job too, to find it when they come back; they use up nothing.
     async fn begin_members(&self, round: &mut Round<'_>, rotation: &RotationEntry) -> Result<(), LedgerError> {
-        if round.breached || round.left() == 0 {
-            return Ok(());
-        }
-        let members = self.next_members(round, rotation).await?;
-        let mut chosen = Vec::new();
-        for member in &members {
-            if !self.registry.presence.online(&member.identity) {
-                chosen.push((member.identity.clone(), false));
-            } else if round.take(member) {
-                chosen.push((member.identity.clone(), true));
-            } else if round.left() == 0 {
-                break;
-            }
-        }
         let issuer = rotation.issuer.as_ref().map(|i| i.ca.key_id().to_string());
         let target = target(round.fleet, issuer.as_deref());
-        let sent = self.start(chosen, &Want::Closer(&target), &rotation.uid).await;
-        self.sent(&round.fleet.key, sent);
+        // Mostly there is room for one, who is among the first. Who is offline uses up none: then more are looked at.
+        let (mut looked_at, mut next) = (0, round.left().saturating_add(FEW));
+        while looked_at < BATCH && round.left() > 0 && !round.breached {
+            next = next.min(BATCH - looked_at);
+            // Reading and writing takes time, in which windows close.
+            round.doors = doors(now(), round.strategy, Some(rotation), &rotation.calendar);
+            let members = self.next_members(round, rotation, next).await?;
+            let mut chosen = Vec::new();
+            for member in &members {
+                if !self.registry.presence.online(&member.identity) {
+                    chosen.push((member.identity.clone(), false));
+                } else if round.take(member) {
+                    chosen.push((member.identity.clone(), true));
+                } else if round.left() == 0 {
+                    break;
+                }
+            }
+            let (none, to_send) = (chosen.is_empty(), chosen.iter().filter(|(_, room)| *room).count());
+            let sent = self.start(chosen, &Want::Closer(&target), &rotation.uid).await;
+            self.sent(&round.fleet.key, sent);
+            // Whoever could not be started is found again, in the next round.
+            if none || members.len() < next as usize || sent as usize != to_send {
+                break;
+            }
+            looked_at += next;
+            next *= 4;
+        }
         Ok(())
     }
 
     /// Members that may start, in their order. Many may stand before the first of them, waiting for other jobs: these are gone past
     /// now and then, not in each round.
-    async fn next_members(&self, round: &Round<'_>, rotation: &RotationEntry) -> Result<Vec<Member>, LedgerError> {
+    async fn next_members(
+        &self,
+        round: &Round<'_>,
+        rotation: &RotationEntry,
+        limit: u32,
+    ) -> Result<Vec<Member>, LedgerError> {
         let (fleet, doors) = (&round.fleet.key, &round.doors);
         let wanted = Wanted {
             rotation: rotation.uid.clone(),
@@ -264,7 +287,7 @@ impl Engine {
             override_before_s: doors.override_before,
             full_groups: wanted.full_groups.clone(),
             from: from.unwrap_or_default(),
-            limit: BATCH,
+            limit,
         };
         let began = Instant::now();
         let members = self.ledger.waiting_members(&rotation.uid, &query).await?;

@@ -87,7 +87,9 @@ impl BrokerMetrics {
             message_duration: register.durations(
                 "message_duration_seconds",
                 "From a device's message to its answer",
-                &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0],
+                &[
+                    0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+                ],
             )?,
             crl_load_duration: register.durations(
                 "crl_load_duration_seconds",

@@ -8,6 +8,7 @@ mod author;
 mod authority;
 mod broker;
 mod changes;
+mod counting;
 mod device;
 mod directory;
 mod drive;
@@ -31,9 +32,9 @@ mod views;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use certwave_ledger::{Ledger, Part};
+use certwave_ledger::{FleetKey, Ledger, Part};
 use certwave_protocol::ids::Epoch;
 use futures::{Stream, StreamExt};
 use kube::runtime::reflector;
@@ -312,13 +313,11 @@ fn judging(registry: Arc<Registry>) -> impl Stream<Item = ()> + Send + 'static {
 /// The fleets whose devices have changed, each at most once in a while.
 fn marked(shared: Arc<Shared>) -> impl Stream<Item = Again<certwave_crds::Fleet>> + Send + 'static {
     let ticks = futures::stream::unfold(shared, |shared| async move {
-        tokio::time::sleep(fleet::COUNTING).await;
-        Some((shared.take_marked(), shared))
+        tokio::time::sleep(counting::COUNTING).await;
+        Some((shared.counting.due(Instant::now()), shared))
     });
     ticks.flat_map(|names| {
-        let one = |name: certwave_core::model::ObjectRef| {
-            Again::One(reflector::ObjectRef::new(&name.name).within(&name.namespace))
-        };
+        let one = |fleet: FleetKey| Again::One(reflector::ObjectRef::new(&fleet.name).within(&fleet.namespace));
         futures::stream::iter(names.into_iter().map(one))
     })
 }

@@ -1,7 +1,6 @@
 //! What the reconcilers share: clients, the ledger, and what each has resolved for the others.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use certwave_core::model::ObjectRef;
 use certwave_ledger::{FleetKey, Ledger, LedgerError, Part};
@@ -14,6 +13,7 @@ use tokio::sync::watch;
 use super::Context;
 use super::authority::{AuthorityState, Export};
 use super::broker::BrokerState;
+use super::counting::Counting;
 use super::directory::Directory;
 use super::error::{Error, Result};
 use super::status::Verdict;
@@ -58,7 +58,7 @@ pub(super) struct Shared {
     recovery: watch::Sender<Option<String>>,
     /// Whether the CRLs of CAs fit the objects that they are written into.
     exports: Directory<Export>,
-    dirty: Mutex<HashSet<FleetKey>>,
+    pub(super) counting: Counting,
     fatal: watch::Sender<Option<LedgerError>>,
     /// How often a CA's own certificate was revoked.
     marked_authorities: watch::Sender<u64>,
@@ -129,7 +129,7 @@ impl Shared {
             monitor: Arc::clone(&context.monitor),
             recovery: watch::Sender::new(None),
             exports: Directory::default(),
-            dirty: Mutex::default(),
+            counting: Counting::default(),
             fatal: watch::Sender::new(None),
             marked_authorities: watch::Sender::new(0),
         }
@@ -279,23 +279,6 @@ impl Shared {
         };
         self.registry
             .set_crl_use(user, key_id.map(|key_id| (key_id, reads_crls)));
-    }
-
-    /// Something about the fleet's devices has changed: its counts are no longer what its status says.
-    pub(super) fn mark(&self, fleet: FleetKey) {
-        self.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(fleet);
-    }
-
-    /// The fleets marked since the last call.
-    pub(super) fn take_marked(&self) -> Vec<ObjectRef> {
-        let marked = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
-        marked
-            .into_iter()
-            .map(|key| ObjectRef {
-                namespace: key.namespace,
-                name: key.name,
-            })
-            .collect()
     }
 
     /// Takes note of an error; one that ends leadership ends [`super::run`].

@@ -14,7 +14,7 @@ use crate::{LedgerError, Result, Way};
 pub(crate) use open::{blank, reader};
 
 /// Threads that read, each from its own read-only connection.
-const READERS: usize = 2;
+const READERS: usize = 4;
 
 /// How to open a [`SqliteLedger`].
 #[derive(Debug, Clone, Default)]

@@ -158,20 +158,6 @@ pub(super) fn skip_expired(db: &Connection, uid: &str, now: Millis) -> Result<u3
     count(skipped + back + stuck)
 }
 
-/// Members that another Rotation has rotated meanwhile: whose certificate was issued after the one with which they came. Which is the
-/// newer one is told by their order, as clocks go wrong and are put right.
-pub(super) fn skip_renewed(db: &Connection, uid: &str, now: Millis) -> Result<u32> {
-    let skipped = db
-        .prepare_cached(
-            "UPDATE members SET outcome = 'Skipped', changed = ?2
-             WHERE rotation = (SELECT id FROM rotations WHERE uid = ?1 AND issuer IS NULL) AND outcome = 'Planned'
-                 AND EXISTS (SELECT 1 FROM devices d
-                     WHERE d.id = members.device AND d.job_open = 0 AND d.current > members.held)",
-        )?
-        .execute(params![uid, now])?;
-    count(skipped)
-}
-
 /// Puts members back in line.
 pub(super) fn retry(db: &Connection, rotation: i64, retry: Retry, now: Millis) -> Result<()> {
     if retry.failed {

@@ -22,6 +22,7 @@ mod outcome;
 mod query;
 mod reader;
 mod recover;
+mod renewed;
 mod retirement;
 mod revocation;
 mod rotation;
@@ -37,6 +38,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use tokio::sync::Semaphore;
+
 use crate::sql::Connection;
 use crate::{Result, Way};
 use certwave_protocol::ids::Epoch;
@@ -49,6 +52,8 @@ pub struct SqlLedger<D> {
     database: PhantomData<D>,
     writer: writer::Writer,
     readers: reader::Readers,
+    /// For reads that may go past a whole fleet.
+    surveys: Arc<Semaphore>,
     /// The readers', then the writer's.
     threads: Vec<JoinHandle<()>>,
 }
@@ -56,6 +61,7 @@ pub struct SqlLedger<D> {
 impl<D> SqlLedger<D> {
     /// Starts the threads, one for each source.
     pub(crate) fn start(writer: impl Source, readers: Vec<impl Source>) -> Result<Self> {
+        let surveys = surveys(readers.len());
         let (readers, mut threads) = reader::start(readers)?;
         let (writer, thread) = writer::start(writer)?;
         threads.push(thread);
@@ -63,6 +69,7 @@ impl<D> SqlLedger<D> {
             database: PhantomData,
             writer,
             readers,
+            surveys,
             threads,
         })
     }
@@ -74,17 +81,20 @@ impl<D> SqlLedger<D> {
             database: PhantomData,
             writer: writer::direct(Arc::clone(&direct)),
             readers: reader::direct(direct),
+            surveys: surveys(1),
             threads: Vec::new(),
         }
     }
 
     /// Starts the threads of a ledger that is opened for reading only: every write fails.
     pub(crate) fn for_reading(readers: Vec<impl Source>) -> Result<Self> {
+        let surveys = surveys(readers.len());
         let (readers, threads) = reader::start(readers)?;
         Ok(Self {
             database: PhantomData,
             writer: writer::none(),
             readers,
+            surveys,
             threads,
         })
     }
@@ -127,6 +137,33 @@ impl<D> SqlLedger<D> {
         self.readers.run(work).await
     }
 
+    /// Runs a read that may go past a whole fleet, which takes a tenth of a second and more. Two readers are left for those who do not: devices
+    /// wait for them, and whoever decides whose turn it is.
+    async fn survey<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let surveys = Arc::clone(&self.surveys);
+        let permit = surveys.acquire_owned().await.map_err(|_| reader::gone())?;
+        // The reader is busy until it has read, even when nobody waits for that any more.
+        self.read(move |db| {
+            let _permit = permit;
+            work(db)
+        })
+        .await
+    }
+
+    /// The same, about the object with this uid.
+    async fn survey_of<T, F>(&self, uid: &str, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, &str) -> Result<T> + Send + 'static,
+    {
+        let uid = uid.to_owned();
+        self.survey(move |db| work(db, &uid)).await
+    }
+
     /// Runs a read about the object with this uid.
     async fn read_of<T, F>(&self, uid: &str, work: F) -> Result<T>
     where
@@ -152,8 +189,50 @@ impl<D> SqlLedger<D> {
     }
 }
 
+/// So many surveys there may be at a time with so many readers.
+fn surveys(readers: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(readers.saturating_sub(2).max(1)))
+}
+
 fn ended(thread: JoinHandle<()>) {
     if thread.join().is_err() {
         tracing::error!("a thread of the ledger panicked");
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::SqliteLedger;
+
+    #[tokio::test]
+    async fn whoever_asks_for_little_does_not_wait_for_surveys() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = Arc::new(SqliteLedger::open(directory.path().join("ledger")).unwrap());
+        // More than there are readers, each until it is let go.
+        let (begun, first) = mpsc::channel();
+        let surveys: Vec<_> = (0..8)
+            .map(|number| {
+                let (ledger, begun, (go, wait)) = (Arc::clone(&ledger), begun.clone(), mpsc::channel::<()>());
+                let survey = move |_: &Connection| {
+                    let _ = begun.send(number);
+                    let _ = wait.recv();
+                    Ok(number)
+                };
+                (go, tokio::spawn(async move { ledger.survey(survey).await }))
+            })
+            .collect();
+        let first = tokio::task::spawn_blocking(move || [first.recv().unwrap(), first.recv().unwrap()]);
+        first.await.unwrap();
+        let little = tokio::time::timeout(Duration::from_secs(30), ledger.read(|_| Ok(())));
+        little.await.unwrap().unwrap();
+        for (number, (go, survey)) in surveys.into_iter().enumerate() {
+            drop(go);
+            assert_eq!(survey.await.unwrap().unwrap(), number);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     SqlLedger, archive, audit, candidate, certificate, claim, crl, declare, device, door, mark, member, query, recover,
-    retirement, revocation, rotation, standing, tally, term, waiting, write,
+    renewed, retirement, revocation, rotation, standing, tally, term, waiting, write,
 };
 use crate::{
     AuditEntry, Candidate, CertificateRecord, Change, Claim, ClaimRecord, ClaimUse, CountQuery, CrlCover, CrlLine,
@@ -54,7 +54,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
 
     async fn withdrawn_revocations(&self, broker: &BrokerId) -> Result<Vec<(ObjectRef, DeviceId)>> {
         let broker = broker.clone();
-        self.read(move |db| declare::withdrawn_revocations(db, &broker)).await
+        self.survey(move |db| declare::withdrawn_revocations(db, &broker)).await
     }
 
     async fn declared_objects(
@@ -64,7 +64,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
         limit: u32,
     ) -> Result<Vec<DeclaredObject>> {
         let (broker, after) = (broker.clone(), after.cloned());
-        self.read(move |db| declare::objects(db, &broker, after.as_ref(), limit))
+        self.survey(move |db| declare::objects(db, &broker, after.as_ref(), limit))
             .await
     }
 
@@ -113,7 +113,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
 
     async fn counts(&self, fleet: &FleetKey, query: CountQuery) -> Result<FleetCounts> {
         let fleet = fleet.clone();
-        self.read(move |db| query::counts(db, &fleet, query)).await
+        self.survey(move |db| query::counts(db, &fleet, query)).await
     }
 
     async fn unprojected(&self, broker: &BrokerId, limit: u32, before: Millis) -> Result<Vec<Device>> {
@@ -194,7 +194,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
 
     async fn crl_lines(&self, lines: &CrlLines, after: Option<&str>, limit: u32) -> Result<Vec<CrlLine>> {
         let (lines, after) = (lines.clone(), after.map(str::to_owned));
-        self.read(move |db| crl::lines(db, &lines, after.as_deref(), limit))
+        self.survey(move |db| crl::lines(db, &lines, after.as_deref(), limit))
             .await
     }
 
@@ -264,7 +264,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
         limit: u32,
     ) -> Result<Vec<(DeviceRow, Match)>> {
         let issuer = issuer.to_owned();
-        self.read(move |db| standing::issued_by(db, &issuer, now_s, after, limit))
+        self.survey(move |db| standing::issued_by(db, &issuer, now_s, after, limit))
             .await
     }
 
@@ -277,7 +277,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
         limit: u32,
     ) -> Result<Vec<(DeviceRow, Match)>> {
         let (namespace, fleet) = (namespace.to_owned(), fleet.map(str::to_owned));
-        self.read(move |db| standing::revocable(db, &namespace, fleet.as_deref(), now_s, after, limit))
+        self.survey(move |db| standing::revocable(db, &namespace, fleet.as_deref(), now_s, after, limit))
             .await
     }
 
@@ -402,7 +402,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
     }
 
     async fn totals(&self) -> Result<Totals> {
-        self.read(recover::totals).await
+        self.survey(recover::totals).await
     }
 
     async fn archive(&self, epoch: Epoch, ended_before_s: i64, limit: u32) -> Result<u32> {
@@ -413,7 +413,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
     async fn verify_audit(&self) -> Result<(u64, Fingerprint)> {
         // Page by page, so that nobody waits long for the reader.
         let mut checked = audit::Checked::START;
-        while let Some(next) = self.read(move |db| audit::check(db, checked)).await? {
+        while let Some(next) = self.survey(move |db| audit::check(db, checked)).await? {
             checked = next;
         }
         Ok((checked.lines, checked.hash))
@@ -439,7 +439,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
 
     async fn claim_uses(&self, broker: &BrokerId, name: &ClaimName, limit: u32) -> Result<Vec<ClaimUse>> {
         let (broker, name) = (broker.clone(), name.clone());
-        self.read(move |db| claim::uses(db, &broker, &name, limit)).await
+        self.survey(move |db| claim::uses(db, &broker, &name, limit)).await
     }
 
     async fn candidates(
@@ -450,7 +450,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
         limit: u32,
     ) -> Result<Vec<Candidate>> {
         let fleet = fleet.clone();
-        self.read(move |db| candidate::of_fleet(db, &fleet, now, after, limit))
+        self.survey(move |db| candidate::of_fleet(db, &fleet, now, after, limit))
             .await
     }
 
@@ -477,7 +477,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
     }
 
     async fn strangers(&self, uid: &str, now: Millis, after: Option<DeviceRow>, limit: u32) -> Result<Vec<Candidate>> {
-        self.read_of(uid, move |db, uid| candidate::strangers(db, uid, now, after, limit))
+        self.survey_of(uid, move |db, uid| candidate::strangers(db, uid, now, after, limit))
             .await
     }
 
@@ -512,16 +512,16 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
     }
 
     async fn remaining(&self, uid: &str) -> Result<Vec<(i64, u32)>> {
-        self.read_of(uid, tally::remaining).await
+        self.survey_of(uid, tally::remaining).await
     }
 
     async fn expiring_members(&self, uid: &str, before_s: i64, limit: u32) -> Result<Vec<Identity>> {
-        self.read_of(uid, move |db, uid| member::expiring(db, uid, before_s, limit))
+        self.survey_of(uid, move |db, uid| member::expiring(db, uid, before_s, limit))
             .await
     }
 
     async fn wave_counts(&self, uid: &str) -> Result<Vec<WaveCounts>> {
-        self.read_of(uid, tally::waves).await
+        self.survey_of(uid, tally::waves).await
     }
 
     async fn wave_tallies(&self, uid: &str) -> Result<Vec<WaveCounts>> {
@@ -559,12 +559,7 @@ impl<D: Send + Sync + 'static> Ledger for SqlLedger<D> {
     }
 
     async fn skip_renewed(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32> {
-        let uid = uid.to_owned();
-        self.fenced(epoch, move |db, term| {
-            term.rotation(db, &uid)?;
-            member::skip_renewed(db, &uid, now)
-        })
-        .await
+        renewed::skip(self, epoch, uid, now).await
     }
 
     async fn skip_expired(&self, epoch: Epoch, uid: &str, now: Millis) -> Result<u32> {

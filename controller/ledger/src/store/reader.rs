@@ -72,7 +72,7 @@ fn serve(source: &mut impl Source, read: Read) {
     }
 }
 
-fn gone() -> LedgerError {
+pub(super) fn gone() -> LedgerError {
     LedgerError::Unavailable("the ledger's readers have ended".to_owned())
 }
 

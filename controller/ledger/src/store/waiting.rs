@@ -11,8 +11,12 @@ use super::query::rested;
 use super::retirement::unheld;
 use crate::{Member, MemberQuery, Result};
 
-/// So many members are looked at one after the other; where too few of them are wanted, buckets tell where the others are.
+/// For each one that is asked for, so many members are looked at one after the other;
+const NEAREST: u32 = 4;
+/// where too few of them are wanted, so many in all; and where that is not enough, buckets tell where the others are.
 const NEAR: u32 = 1000;
+/// To look into a bucket takes as long as going past so many members.
+const BUCKET: u32 = 256;
 /// What keeps a planned member from starting whatever its bucket, with the present time as `?1` and, in seconds, `?2`.
 fn ready() -> String {
     let (rested, unheld) = (rested("d", "?1"), unheld("d"));
@@ -45,19 +49,23 @@ pub(super) fn members(db: &Connection, uid: &str, q: &MemberQuery) -> Result<Vec
 fn wanted(db: &Connection, rotation: i64, q: &MemberQuery) -> Result<Vec<Member>> {
     let full = to_json(&q.full_groups)?;
     let (windows, (wave, ordinal)) = (q.windows.cast_signed(), q.from);
-    let near = query(
-        db,
-        q,
-        "(SELECT device, wave, ordinal, bucket, outcome FROM members
-             WHERE rotation = ?4 AND outcome = 'Planned' AND wave <= ?5 AND (wave, ordinal) >= (?9, ?10)
-             ORDER BY wave, ordinal LIMIT ?6) m
-         CROSS JOIN buckets b ON b.id = m.bucket CROSS JOIN devices d ON d.id = m.device",
-        "(CAST(?7 AS BIGINT) = -1 OR b.windows & ?7 <> 0) AND b.grp NOT IN (SELECT value FROM json_each(?8))
-             ORDER BY m.wave, m.ordinal",
-        &[&rotation, &q.through_wave, &NEAR, &windows, &full, &wave, &ordinal],
-    )?;
-    if near.len() >= q.limit as usize {
-        return Ok(near);
+    let nearest = q.limit.saturating_mul(NEAREST).min(NEAR);
+    let mut near = Vec::new();
+    for next in [nearest, NEAR] {
+        near = query(
+            db,
+            q,
+            "(SELECT device, wave, ordinal, bucket, outcome FROM members
+                 WHERE rotation = ?4 AND outcome = 'Planned' AND wave <= ?5 AND (wave, ordinal) >= (?9, ?10)
+                 ORDER BY wave, ordinal LIMIT ?6) m
+             CROSS JOIN buckets b ON b.id = m.bucket CROSS JOIN devices d ON d.id = m.device",
+            "(CAST(?7 AS BIGINT) = -1 OR b.windows & ?7 <> 0) AND b.grp NOT IN (SELECT value FROM json_each(?8))
+                 ORDER BY m.wave, m.ordinal",
+            &[&rotation, &q.through_wave, &next, &windows, &full, &wave, &ordinal],
+        )?;
+        if near.len() >= q.limit as usize {
+            return Ok(near);
+        }
     }
     let (open, closed) = buckets(db, rotation, q)?;
     let planned = |buckets: &[Bucket]| buckets.iter().map(|b| b.planned).sum::<u64>();
@@ -65,7 +73,7 @@ fn wanted(db: &Connection, rotation: i64, q: &MemberQuery) -> Result<Vec<Member>
         return Ok(near);
     }
     // Either way only costs time: past all members of closed buckets, or into each of the open ones.
-    if planned(&closed) < open.len() as u64 * u64::from(q.limit) {
+    if planned(&closed) < open.len() as u64 * u64::from(q.limit.max(BUCKET)) {
         let closed: Vec<_> = closed.iter().map(|b| b.id).collect();
         return query(
             db,

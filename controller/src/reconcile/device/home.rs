@@ -102,7 +102,7 @@ impl Intake {
         let known = persist(&self.shared, || ledger.device_by_object(object)).await?;
         let freed = persist(&self.shared, || ledger.withdraw(self.shared.epoch, now_ms(), object)).await?;
         if let Some(device) = known {
-            self.shared.mark(FleetKey::of(&device));
+            self.shared.counting.mark(FleetKey::of(&device));
         }
         for next in freed
             .and_then(|identity| self.refused.remove(&identity))

@@ -236,7 +236,7 @@ impl Intake {
                 }
                 Declared::New | Declared::Changed => {
                     news = true;
-                    self.shared.mark(FleetKey {
+                    self.shared.counting.mark(FleetKey {
                         namespace: declaration.object.namespace.clone(),
                         name: declaration.fleet.clone(),
                     });

@@ -8,7 +8,7 @@ pub(super) use resolve::job_policy;
 pub(super) use view::retire_unavailable;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use certwave_core::model::ObjectRef;
 use certwave_crds::{DeletionPolicy, Fleet};
@@ -24,8 +24,6 @@ use super::time::{now_ms, now_s};
 const MANAGER: &str = "certwave-fleet";
 /// Counts depend on the time as well (offline, expired), so an idle fleet is looked at once in a while.
 const IDLE: Duration = Duration::from_secs(30);
-/// Marked fleets are counted at most this often.
-pub(super) const COUNTING: Duration = Duration::from_secs(2);
 
 /// The reconciler of `Fleet`.
 pub(super) struct Fleets {
@@ -80,6 +78,7 @@ impl Reconciler for Fleets {
                 },
             )
             .await?;
+        shared.counting.counted(&fleet, counts.total, Instant::now());
         shared.metrics.fleets.show(&fleet, &counts);
         let link = broker.as_ref().map(|id| shared.registry.link(id)).unwrap_or_default();
         let expires = |id| !shared.registry.reports_loading(id);

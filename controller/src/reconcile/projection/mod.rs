@@ -200,7 +200,7 @@ impl Projection {
         };
         let (mut due, mut done) = (Vec::new(), Vec::new());
         for device in &devices {
-            self.shared.mark(FleetKey::of(device));
+            self.shared.counting.mark(FleetKey::of(device));
             let heard = self.heard(device).await?;
             self.judge(device, heard.as_ref(), now, &mut due, &mut done);
         }
