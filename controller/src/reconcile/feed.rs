@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use certwave_crds::DeviceCertificate;
 use futures::StreamExt as _;
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::changes::changes;
+use super::drive::backoff;
+use super::pages::{PAGE, Pages};
 use super::shared::scoped;
 
-/// Objects in one page of a listing.
-const PAGE: u32 = 500;
 /// What may wait for a part; when there is more, all parts wait for it.
 const BACKLOG: usize = 1024;
 /// Parts often begin together: one listing is for all that come within this time.
@@ -35,10 +35,12 @@ pub(super) enum Seen {
     Complete,
 }
 
+type Joining = mpsc::UnboundedSender<mpsc::Sender<Seen>>;
+
 /// The watch. Dropping it ends that.
 #[derive(Debug)]
 pub struct Feed {
-    joining: mpsc::UnboundedSender<mpsc::Sender<Seen>>,
+    joining: Joining,
     task: AbortHandle,
 }
 
@@ -53,7 +55,7 @@ impl Feed {
         }
     }
 
-    /// What there is from now on, a listing of everything first. Who listened before sees that too.
+    /// What there is from now on, a listing of everything first.
     pub(super) fn listen(&self) -> mpsc::Receiver<Seen> {
         let (listener, seen) = mpsc::channel(BACKLOG);
         // Where the watch has ended, the channel has as well.
@@ -68,51 +70,141 @@ impl Drop for Feed {
     }
 }
 
-async fn run(api: Api<DeviceCertificate>, mut joining: mpsc::UnboundedReceiver<mpsc::Sender<Seen>>) {
-    let mut listeners = Vec::new();
-    let mut joined = joining.recv().await;
-    while let Some(listener) = joined {
-        listeners.push(listener);
-        tokio::time::sleep(TOGETHER).await;
-        while let Ok(another) = joining.try_recv() {
-            listeners.push(another);
-        }
-        let config = watcher::Config::default().page_size(PAGE);
-        let mut events = Box::pin(changes(api.clone(), config).default_backoff());
-        // Until another one joins, for whom all is listed anew.
-        joined = loop {
-            tokio::select! {
-                biased;
-                joined = joining.recv() => break joined,
-                event = events.next() => match event {
-                    Some(event) => tell(&mut listeners, event).await,
-                    None => return,
-                },
-            }
-            if listeners.is_empty() {
-                break joining.recv().await;
-            }
-        };
+/// A part that listens.
+struct Listener {
+    sender: mpsc::Sender<Seen>,
+    /// What the listing that was made for it had; `None`: the watch's own listings are all it saw.
+    listed: Option<Version>,
+}
+
+impl Listener {
+    /// Whether the listing that was made for it has what happened then.
+    fn has(&self, happened: Option<Version>) -> bool {
+        self.listed
+            .zip(happened)
+            .is_some_and(|(listed, happened)| happened <= listed)
     }
 }
 
-/// Tells all of it, each as fast as it takes it, and forgets whoever listens no more.
-async fn tell(listeners: &mut Vec<mpsc::Sender<Seen>>, event: Result<Event<DeviceCertificate>, watcher::Error>) {
-    let seen = match event {
-        Ok(Event::Apply(object) | Event::InitApply(object)) => Seen::Is(Arc::new(object)),
-        Ok(Event::Delete(object)) => Seen::Gone(Arc::new(object)),
-        Ok(Event::Init) => Seen::Begins,
-        Ok(Event::InitDone) => Seen::Complete,
-        Err(error) => {
-            tracing::warn!(kind = "DeviceCertificate", %error, "watch failed, trying again");
-            return;
+/// A resource version. Clients may compare them as integers (*Resource versions* in Kubernetes' API concepts).
+type Version = u128;
+
+fn version(text: Option<&String>) -> Option<Version> {
+    text?.parse().ok()
+}
+
+async fn run(api: Api<DeviceCertificate>, mut joining: mpsc::UnboundedReceiver<mpsc::Sender<Seen>>) {
+    let mut listeners = Vec::new();
+    while let Some(first) = joining.recv().await {
+        listeners.extend(together(first, &mut joining).await);
+        let config = watcher::Config::default().page_size(PAGE);
+        let begin = || Box::pin(changes(api.clone(), config.clone()).default_backoff());
+        let mut events = begin();
+        // All that there was has been told, and what changes is told as it does.
+        let mut current = false;
+        while !listeners.is_empty() {
+            tokio::select! {
+                biased;
+                joined = joining.recv() => {
+                    let Some(joined) = joined else { return };
+                    let joined = together(joined, &mut joining).await;
+                    if current {
+                        // The watch goes on behind that listing: whoever sees it from there has missed nothing, and whoever watched
+                        // before has witnessed every deletion.
+                        listeners.extend(list(&api, joined).await);
+                    } else {
+                        listeners.extend(joined);
+                        events = begin();
+                    }
+                }
+                event = events.next() => match event {
+                    Some(Ok(event)) => {
+                        match event {
+                            Event::Init => current = false,
+                            Event::InitDone => current = true,
+                            _ => {}
+                        }
+                        tell(&listeners, event).await;
+                    }
+                    Some(Err(error)) => tracing::warn!(kind = "DeviceCertificate", %error, "watch failed, trying again"),
+                    None => return,
+                },
+            }
+            listeners.retain(|listener| !listener.sender.is_closed());
         }
-    };
-    let mut gone = false;
-    for listener in &*listeners {
-        gone |= listener.send(seen.clone()).await.is_err();
     }
-    if gone {
-        listeners.retain(|listener| !listener.is_closed());
+}
+
+/// Everyone who joins within a moment of the first.
+async fn together(
+    first: mpsc::Sender<Seen>,
+    joining: &mut mpsc::UnboundedReceiver<mpsc::Sender<Seen>>,
+) -> Vec<Listener> {
+    tokio::time::sleep(TOGETHER).await;
+    let mut joined = vec![first];
+    while let Ok(another) = joining.try_recv() {
+        joined.push(another);
+    }
+    let fresh = |sender| Listener { sender, listed: None };
+    joined.into_iter().map(fresh).collect()
+}
+
+/// Lists everything for those who have joined, as often as it takes.
+async fn list(api: &Api<DeviceCertificate>, mut joined: Vec<Listener>) -> Vec<Listener> {
+    let mut failures = 0_u32;
+    loop {
+        match list_once(api, &mut joined).await {
+            Ok(()) => return joined,
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                tracing::warn!(kind = "DeviceCertificate", %error, failures, "listing failed, trying again");
+                tokio::time::sleep(backoff(failures, rand::random())).await;
+            }
+        }
+        joined.retain(|listener| !listener.sender.is_closed());
+        if joined.is_empty() {
+            return joined;
+        }
+    }
+}
+
+async fn list_once(api: &Api<DeviceCertificate>, joined: &mut [Listener]) -> kube::Result<()> {
+    let mut pages = Pages::new(api.clone(), ListParams::default());
+    send(joined, None, &Seen::Begins).await;
+    let mut listed = None;
+    while let Some(page) = pages.next().await? {
+        listed = version(page.metadata.resource_version.as_ref());
+        for object in page.items {
+            send(joined, None, &Seen::Is(Arc::new(object))).await;
+        }
+    }
+    send(joined, None, &Seen::Complete).await;
+    for listener in joined {
+        listener.listed = listed;
+    }
+    Ok(())
+}
+
+/// Tells all of it.
+async fn tell(listeners: &[Listener], event: Event<DeviceCertificate>) {
+    // Of an object that is listed it says nothing: that may be older than the listing.
+    let happened = match &event {
+        Event::Apply(object) | Event::Delete(object) => version(object.metadata.resource_version.as_ref()),
+        Event::Init | Event::InitApply(_) | Event::InitDone => None,
+    };
+    let seen = match event {
+        Event::Apply(object) | Event::InitApply(object) => Seen::Is(Arc::new(object)),
+        Event::Delete(object) => Seen::Gone(Arc::new(object)),
+        Event::Init => Seen::Begins,
+        Event::InitDone => Seen::Complete,
+    };
+    send(listeners, happened, &seen).await;
+}
+
+/// Sends it to each as fast as it takes it, unless its listing had what happened then.
+async fn send(listeners: &[Listener], happened: Option<Version>, seen: &Seen) {
+    for listener in listeners.iter().filter(|listener| !listener.has(happened)) {
+        // Who listens no more is forgotten by the caller.
+        let _ = listener.sender.send(seen.clone()).await;
     }
 }

@@ -17,6 +17,7 @@ mod events;
 mod feed;
 mod fleet;
 pub mod leader;
+mod pages;
 mod projection;
 pub mod provenance;
 mod recovery;

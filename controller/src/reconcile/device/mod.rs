@@ -31,7 +31,7 @@ use deletion::Deletion;
 use home::{MOVING, Whose, fleet_of};
 use revocation::Said;
 pub(super) use revocation::{act, invalid_since, reason};
-use waiting::{News, Pages, Waiting};
+use waiting::{News, Waiting, devices_of};
 
 /// Objects in one transaction.
 const BATCH: usize = 500;
@@ -292,9 +292,10 @@ impl Intake {
 
     /// Takes the devices of a fleet over that is there now.
     async fn take_over(&mut self, fleet: &FleetKey, waiting: &mut Waiting) -> Result<()> {
-        let mut pages = Pages::of(&self.shared, fleet);
+        let mut pages = devices_of(&self.shared, fleet);
         while let Some(page) = pages.next().await? {
-            self.apply(page.into_iter().map(Arc::new).collect(), waiting).await?;
+            self.apply(page.items.into_iter().map(Arc::new).collect(), waiting)
+                .await?;
         }
         Ok(())
     }
@@ -304,9 +305,9 @@ impl Intake {
         if !self.shared.is_home(self.shared.home_of(fleet).as_ref()) {
             return Ok(());
         }
-        let mut pages = Pages::of(&self.shared, fleet);
+        let mut pages = devices_of(&self.shared, fleet);
         while let Some(page) = pages.next().await? {
-            let unknown = page.iter().map(name).filter(|object| {
+            let unknown = page.items.iter().map(name).filter(|object| {
                 let view = self.views.get(Key::of(object));
                 view.is_some_and(|view| view.declared == 0)
             });

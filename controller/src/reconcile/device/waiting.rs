@@ -8,14 +8,12 @@ use certwave_core::model::ObjectRef;
 use certwave_crds::DeviceCertificate;
 use certwave_ledger::FleetKey;
 use futures::{Stream, StreamExt};
-use kube::api::{Api, ListParams};
+use kube::api::ListParams;
 use tokio::time::Instant;
 
 use crate::reconcile::drive::backoff;
+use crate::reconcile::pages::Pages;
 use crate::reconcile::shared::Shared;
-
-/// Objects in one page.
-const PAGE: u32 = 500;
 
 /// Devices that are applied together with their fleet wait for it for a moment only: nobody needs to be told of that.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -110,35 +108,8 @@ fn is_there(shared: &Shared, key: &FleetKey) -> bool {
     shared.fleets.get(&object).is_some_and(|home| home.broker.is_some())
 }
 
-/// Lists a fleet's devices, page by page.
-pub(super) struct Pages {
-    api: Api<DeviceCertificate>,
-    params: ListParams,
-    over: bool,
-}
-
-impl Pages {
-    pub(super) fn of(shared: &Shared, fleet: &FleetKey) -> Self {
-        let params = ListParams::default()
-            .fields(&format!("spec.fleetRef.name={}", fleet.name))
-            .limit(PAGE);
-        Self {
-            api: shared.api(&fleet.namespace),
-            params,
-            over: false,
-        }
-    }
-
-    /// The next page. After an error the listing has to begin anew: the API server may have forgotten where it was (410).
-    pub(super) async fn next(&mut self) -> kube::Result<Option<Vec<DeviceCertificate>>> {
-        if self.over {
-            return Ok(None);
-        }
-        let page = self.api.list(&self.params).await?;
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => self.params = self.params.clone().continue_token(&token),
-            None => self.over = true,
-        }
-        Ok(Some(page.items))
-    }
+/// Lists a fleet's devices.
+pub(super) fn devices_of(shared: &Shared, fleet: &FleetKey) -> Pages<DeviceCertificate> {
+    let fields = format!("spec.fleetRef.name={}", fleet.name);
+    Pages::new(shared.api(&fleet.namespace), ListParams::default().fields(&fields))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use certwave_crds::{DeviceCertificate, Fleet};
+use certwave_crds::{Broker, DeviceCertificate, Fleet};
 use certwave_ledger::Ledger;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::events::v1::Event;
@@ -10,7 +10,7 @@ use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::json;
 
 use super::revocation::{holds, identity};
-use super::{Place, Running, device_spec, fleet_spec, until};
+use super::{Place, Running, broker_spec, device_spec, fleet_spec, until};
 
 /// Devices with certificates, in a fleet with this policy.
 async fn fleet(place: &Place, running: &Running, policy: &str, devices: &[&str]) {
@@ -73,6 +73,30 @@ async fn where_the_fleet_says_so_the_device_is_revoked_and_a_duplicate_never() {
     assert_eq!(gone(&place, ledger, "pump-1").await, 1);
     told(&place, "RevokedByDeletion").await;
     assert!(ledger.marked(&identity(&place, "pump-2"), 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_deletion_is_witnessed_while_another_broker_joins() {
+    let place = Place::apart("revoke").await;
+    let own = Running::start(place.client.clone(), Some(place.namespace.clone()));
+    let devices: Vec<String> = (0..20).map(|number| format!("pump-{number}")).collect();
+    let names: Vec<&str> = devices.iter().map(String::as_str).collect();
+    fleet(&place, &own, "Revoke", &names).await;
+    let another = format!("{}-another", place.namespace);
+    place.apply::<Broker>("another", broker_spec(&another)).await;
+    let joined = Some(another.parse().unwrap());
+    until("another part", async || {
+        Ok(own.epochs.lock().unwrap().contains_key(&joined))
+    })
+    .await;
+    // It lists all devices within the next moments, as they go.
+    for device in names {
+        place.delete::<DeviceCertificate>(device).await;
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+    }
+    for device in &devices {
+        assert_eq!(gone(&place, &own.ledger, device).await, 1, "{device}");
+    }
 }
 
 #[tokio::test]
