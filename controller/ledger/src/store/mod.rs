@@ -38,8 +38,6 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::sync::Semaphore;
-
 use crate::sql::Connection;
 use crate::{Result, Way};
 use certwave_protocol::ids::Epoch;
@@ -52,8 +50,6 @@ pub struct SqlLedger<D> {
     database: PhantomData<D>,
     writer: writer::Writer,
     readers: reader::Readers,
-    /// For reads that may go past a whole fleet.
-    surveys: Arc<Semaphore>,
     /// The readers', then the writer's.
     threads: Vec<JoinHandle<()>>,
 }
@@ -61,7 +57,6 @@ pub struct SqlLedger<D> {
 impl<D> SqlLedger<D> {
     /// Starts the threads, one for each source.
     pub(crate) fn start(writer: impl Source, readers: Vec<impl Source>) -> Result<Self> {
-        let surveys = surveys(readers.len());
         let (readers, mut threads) = reader::start(readers)?;
         let (writer, thread) = writer::start(writer)?;
         threads.push(thread);
@@ -69,7 +64,6 @@ impl<D> SqlLedger<D> {
             database: PhantomData,
             writer,
             readers,
-            surveys,
             threads,
         })
     }
@@ -81,20 +75,17 @@ impl<D> SqlLedger<D> {
             database: PhantomData,
             writer: writer::direct(Arc::clone(&direct)),
             readers: reader::direct(direct),
-            surveys: surveys(1),
             threads: Vec::new(),
         }
     }
 
     /// Starts the threads of a ledger that is opened for reading only: every write fails.
     pub(crate) fn for_reading(readers: Vec<impl Source>) -> Result<Self> {
-        let surveys = surveys(readers.len());
         let (readers, threads) = reader::start(readers)?;
         Ok(Self {
             database: PhantomData,
             writer: writer::none(),
             readers,
-            surveys,
             threads,
         })
     }
@@ -137,24 +128,15 @@ impl<D> SqlLedger<D> {
         self.readers.run(work).await
     }
 
-    /// Runs a read that may go past a whole fleet, which takes a tenth of a second and more. Two readers are left for those who do not: devices
-    /// wait for them, and whoever decides whose turn it is.
     async fn survey<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        let surveys = Arc::clone(&self.surveys);
-        let permit = surveys.acquire_owned().await.map_err(|_| reader::gone())?;
-        // The reader is busy until it has read, even when nobody waits for that any more.
-        self.read(move |db| {
-            let _permit = permit;
-            work(db)
-        })
-        .await
+        self.readers.survey(work).await
     }
 
-    /// The same, about the object with this uid.
+    /// Runs a survey about the object with this uid.
     async fn survey_of<T, F>(&self, uid: &str, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -187,11 +169,6 @@ impl<D> SqlLedger<D> {
             })
             .await
     }
-}
-
-/// So many surveys there may be at a time with so many readers.
-fn surveys(readers: usize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(readers.saturating_sub(2).max(1)))
 }
 
 fn ended(thread: JoinHandle<()>) {

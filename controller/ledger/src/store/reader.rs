@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::direct::Direct;
 use super::source::{Source, begin};
@@ -19,7 +19,11 @@ pub(super) type Read = Box<dyn FnOnce(Result<&Connection>) -> Result<()> + Send>
 #[derive(Debug)]
 pub(super) enum Readers {
     /// Threads.
-    Threads(mpsc::Sender<Read>),
+    Threads {
+        line: mpsc::Sender<Read>,
+        /// So many surveys there may be at a time.
+        surveys: Arc<Semaphore>,
+    },
     /// Whoever asks.
     Direct(Arc<Direct>),
 }
@@ -40,8 +44,8 @@ impl Readers {
             outcome
         };
         match self {
-            Self::Threads(sender) => {
-                sender.send(Box::new(read)).await.map_err(|_| gone())?;
+            Self::Threads { line, .. } => {
+                line.send(Box::new(read)).await.map_err(|_| gone())?;
                 answered.await.map_err(|_| gone())?
             }
             Self::Direct(direct) => {
@@ -51,6 +55,25 @@ impl Readers {
                 answered.await.map_err(|_| gone())?
             }
         }
+    }
+
+    /// Runs a read that may go past a whole fleet, which takes a tenth of a second and more. Two readers are left for those who do not:
+    /// devices wait for them, and whoever decides whose turn it is.
+    pub(super) async fn survey<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let permit = match self {
+            Self::Threads { surveys, .. } => Some(Arc::clone(surveys).acquire_owned().await.map_err(|_| gone())?),
+            Self::Direct(_) => None,
+        };
+        // The reader is busy until it has read, even when nobody waits for that any more.
+        self.run(move |db| {
+            let _permit = permit;
+            work(db)
+        })
+        .await
     }
 }
 
@@ -72,14 +95,15 @@ fn serve(source: &mut impl Source, read: Read) {
     }
 }
 
-pub(super) fn gone() -> LedgerError {
+fn gone() -> LedgerError {
     LedgerError::Unavailable("the ledger's readers have ended".to_owned())
 }
 
 /// Starts a thread for each source; they end when the [`Readers`] are dropped.
 pub(super) fn start(sources: Vec<impl Source>) -> Result<(Readers, Vec<JoinHandle<()>>)> {
-    let (sender, receiver) = mpsc::channel::<Read>(BACKLOG);
+    let (line, receiver) = mpsc::channel::<Read>(BACKLOG);
     let receiver = Arc::new(Mutex::new(receiver));
+    let surveys = Arc::new(Semaphore::new(sources.len().saturating_sub(2).max(1)));
     let mut threads = Vec::with_capacity(sources.len());
     for mut source in sources {
         let receiver = Arc::clone(&receiver);
@@ -96,7 +120,7 @@ pub(super) fn start(sources: Vec<impl Source>) -> Result<(Readers, Vec<JoinHandl
             .map_err(|e| LedgerError::Unavailable(format!("cannot start a reader of the ledger: {e}")))?;
         threads.push(thread);
     }
-    Ok((Readers::Threads(sender), threads))
+    Ok((Readers::Threads { line, surveys }, threads))
 }
 
 /// The way of those who do the work themselves.
