@@ -5,6 +5,9 @@ use certwave_simulation::mutant::Mutant;
 use certwave_simulation::soak::{self, Options};
 use clap::Parser;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long one seed may take unless something else is said, seconds.
 const PATIENCE: u32 = 120;
 

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use certwave_simulation::mutant::Mutant;
 
 /// Seeds that each run of the tests tries; `make soak` goes on from there.
-const SEEDS: u32 = 1000;
+const SEEDS: u32 = 1200;
 /// Seeds among which one must find a mistake.
 const SEEDS_FOR_A_MISTAKE: u32 = 400;
 
@@ -90,7 +90,7 @@ fn a_failing_seed_says_how_to_replay_it_and_fails_again() {
 
 #[test]
 fn a_larger_fleet_stands_as_it_should() {
-    println!("{}", holds(&["--seeds", "1", "--devices", "1000", "--patience", "300"]));
+    println!("{}", holds(&["--seeds", "1", "--devices", "2000", "--patience", "300"]));
 }
 
 #[test]
