@@ -15,13 +15,18 @@ use crate::metrics::Metrics;
 
 /// How long the API server has for the head of an answer. A connection that died silently would hold a reconcile for ever.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long it may be silent in the middle of one. Watches are for longer than others: kube ends a silent one by itself within 300 s.
+const SILENCE: Duration = Duration::from_secs(330);
 
 /// A client for the API server of this process: of the cluster that it runs in, or of the kubeconfig.
 ///
 /// # Errors
 /// When none is configured, or its credential is unusable.
 pub async fn client(metrics: Arc<Metrics>, clock: Arc<Clock>) -> Result<Client, ClientError> {
-    let config = Config::infer().await?;
+    let mut config = Config::infer().await?;
+    config.read_timeout = Some(SILENCE);
+    // It counts from the request, however long its connection was idle.
+    config.reset_reader_on_write = true;
     let counted = tower::layer::layer_fn(move |inner| Watchful {
         inner,
         metrics: Arc::clone(&metrics),

@@ -1,11 +1,12 @@
-//! One watch of all `DeviceCertificate`s for all parts of a process, so that the API server lists and sends each object once however
-//! many parts that has.
+//! One watch of all `DeviceCertificate`s for all parts of a process, so that the API server sends each change once however many parts
+//! that has. Who joins gets a listing of its own, while those who joined before go on hearing what happens.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use certwave_crds::DeviceCertificate;
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use kube::api::{Api, ListParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
@@ -35,12 +36,13 @@ pub(super) enum Seen {
     Complete,
 }
 
-type Joining = mpsc::UnboundedSender<mpsc::Sender<Seen>>;
+/// The way to a part.
+type Sender = mpsc::Sender<Seen>;
 
 /// The watch. Dropping it ends that.
 #[derive(Debug)]
 pub struct Feed {
-    joining: Joining,
+    joining: mpsc::UnboundedSender<Sender>,
     task: AbortHandle,
 }
 
@@ -57,9 +59,9 @@ impl Feed {
 
     /// What there is from now on, a listing of everything first.
     pub(super) fn listen(&self) -> mpsc::Receiver<Seen> {
-        let (listener, seen) = mpsc::channel(BACKLOG);
+        let (sender, seen) = mpsc::channel(BACKLOG);
         // Where the watch has ended, the channel has as well.
-        let _ = self.joining.send(listener);
+        let _ = self.joining.send(sender);
         seen
     }
 }
@@ -72,139 +74,182 @@ impl Drop for Feed {
 
 /// A part that listens.
 struct Listener {
-    sender: mpsc::Sender<Seen>,
+    sender: Sender,
     /// What the listing that was made for it had; `None`: the watch's own listings are all it saw.
     listed: Option<Version>,
 }
 
-impl Listener {
-    /// Whether the listing that was made for it has what happened then.
-    fn has(&self, happened: Option<Version>) -> bool {
-        self.listed
-            .zip(happened)
-            .is_some_and(|(listed, happened)| happened <= listed)
-    }
-}
-
-/// A resource version. Clients may compare them as integers (*Resource versions* in Kubernetes' API concepts).
+/// A resource version. They may be compared as integers where Kubernetes says so, from 1.35 (*Resource versions* in its API concepts), and
+/// before that are revisions of etcd. What is no integer is told rather than left out.
 type Version = u128;
 
 fn version(text: Option<&String>) -> Option<Version> {
     text?.parse().ok()
 }
 
-async fn run(api: Api<DeviceCertificate>, mut joining: mpsc::UnboundedReceiver<mpsc::Sender<Seen>>) {
-    let mut listeners = Vec::new();
+/// What happened, and when that was; a listing's parts, which all must see, have no time.
+type Happened = (Option<Version>, Seen);
+
+/// Those who have joined and are listed for; the watch goes on meanwhile.
+struct Listing {
+    joined: Vec<Sender>,
+    failures: u32,
+    /// One attempt.
+    attempt: BoxFuture<'static, kube::Result<Option<Version>>>,
+    /// What the watch has told since that was begun.
+    since: Vec<Happened>,
+}
+
+impl Listing {
+    fn begin(api: &Api<DeviceCertificate>, joined: Vec<Sender>, failures: u32) -> Self {
+        let (api, to) = (api.clone(), joined.clone());
+        let attempt = async move {
+            if failures > 0 {
+                tokio::time::sleep(backoff(failures, rand::random())).await;
+            }
+            list(api, &to).await
+        };
+        Self {
+            joined,
+            failures,
+            attempt: Box::pin(attempt),
+            since: Vec::new(),
+        }
+    }
+}
+
+async fn run(api: Api<DeviceCertificate>, mut joining: mpsc::UnboundedReceiver<Sender>) {
     while let Some(first) = joining.recv().await {
-        listeners.extend(together(first, &mut joining).await);
+        let fresh = |sender| Listener { sender, listed: None };
+        let mut listeners: Vec<Listener> = together(first, &mut joining).await.into_iter().map(fresh).collect();
         let config = watcher::Config::default().page_size(PAGE);
-        let begin = || Box::pin(changes(api.clone(), config.clone()).default_backoff());
-        let mut events = begin();
+        let mut events = Box::pin(changes(api.clone(), config).default_backoff());
         // All that there was has been told, and what changes is told as it does.
         let mut current = false;
-        while !listeners.is_empty() {
+        let mut listing: Option<Listing> = None;
+        while listing.is_some() || !listeners.is_empty() {
             tokio::select! {
-                biased;
-                joined = joining.recv() => {
-                    let Some(joined) = joined else { return };
-                    let joined = together(joined, &mut joining).await;
-                    if current {
-                        // The watch goes on behind that listing: whoever sees it from there has missed nothing, and whoever watched
-                        // before has witnessed every deletion.
-                        listeners.extend(list(&api, joined).await);
-                    } else {
-                        listeners.extend(joined);
-                        events = begin();
-                    }
-                }
                 event = events.next() => match event {
                     Some(Ok(event)) => {
                         match event {
-                            Event::Init => current = false,
+                            Event::Init => {
+                                current = false;
+                                // All is listed anew for everybody: from then on the watch has nothing that was before.
+                                let joined = listing.take().map(|listing| listing.joined);
+                                let all = listeners.into_iter().map(|listener| listener.sender);
+                                listeners = all.chain(joined.into_iter().flatten()).map(fresh).collect();
+                            }
                             Event::InitDone => current = true,
                             _ => {}
                         }
-                        tell(&listeners, event).await;
+                        let happened = happened(event);
+                        tell(&listeners, &happened).await;
+                        if let Some(listing) = &mut listing {
+                            listing.since.push(happened);
+                        }
                     }
                     Some(Err(error)) => tracing::warn!(kind = "DeviceCertificate", %error, "watch failed, trying again"),
                     None => return,
                 },
+                // Who comes while all is listed waits until that is over.
+                joined = joining.recv(), if current && listing.is_none() => {
+                    let Some(joined) = joined else { return };
+                    listing = Some(Listing::begin(&api, together(joined, &mut joining).await, 0));
+                }
+                listed = attempted(listing.as_mut()) => {
+                    let Some(Listing { mut joined, failures, since, .. }) = listing.take() else { continue };
+                    joined.retain(|sender| !sender.is_closed());
+                    match listed {
+                        Ok(listed) => {
+                            let joined = joined.into_iter().map(|sender| Listener { sender, listed });
+                            let joined: Vec<Listener> = joined.collect();
+                            for happened in &since {
+                                tell(&joined, happened).await;
+                            }
+                            listeners.extend(joined);
+                        }
+                        Err(error) => {
+                            let failures = failures.saturating_add(1);
+                            tracing::warn!(kind = "DeviceCertificate", %error, failures, "listing failed, trying again");
+                            listing = (!joined.is_empty()).then(|| Listing::begin(&api, joined, failures));
+                        }
+                    }
+                }
             }
             listeners.retain(|listener| !listener.sender.is_closed());
         }
     }
 }
 
+/// What comes of the listing, if there is one.
+async fn attempted(listing: Option<&mut Listing>) -> kube::Result<Option<Version>> {
+    match listing {
+        Some(listing) => (&mut listing.attempt).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Everyone who joins within a moment of the first.
-async fn together(
-    first: mpsc::Sender<Seen>,
-    joining: &mut mpsc::UnboundedReceiver<mpsc::Sender<Seen>>,
-) -> Vec<Listener> {
+async fn together(first: Sender, joining: &mut mpsc::UnboundedReceiver<Sender>) -> Vec<Sender> {
     tokio::time::sleep(TOGETHER).await;
     let mut joined = vec![first];
     while let Ok(another) = joining.try_recv() {
         joined.push(another);
     }
-    let fresh = |sender| Listener { sender, listed: None };
-    joined.into_iter().map(fresh).collect()
+    joined
 }
 
-/// Lists everything for those who have joined, as often as it takes.
-async fn list(api: &Api<DeviceCertificate>, mut joined: Vec<Listener>) -> Vec<Listener> {
-    let mut failures = 0_u32;
-    loop {
-        match list_once(api, &mut joined).await {
-            Ok(()) => return joined,
-            Err(error) => {
-                failures = failures.saturating_add(1);
-                tracing::warn!(kind = "DeviceCertificate", %error, failures, "listing failed, trying again");
-                tokio::time::sleep(backoff(failures, rand::random())).await;
-            }
-        }
-        joined.retain(|listener| !listener.sender.is_closed());
-        if joined.is_empty() {
-            return joined;
-        }
-    }
-}
-
-async fn list_once(api: &Api<DeviceCertificate>, joined: &mut [Listener]) -> kube::Result<()> {
-    let mut pages = Pages::new(api.clone(), ListParams::default());
-    send(joined, None, &Seen::Begins).await;
+/// Lists everything for those who have joined, and says of when it is.
+async fn list(api: Api<DeviceCertificate>, joined: &[Sender]) -> kube::Result<Option<Version>> {
+    let mut pages = Pages::new(api, ListParams::default());
     let mut listed = None;
+    send(joined, &Seen::Begins).await;
     while let Some(page) = pages.next().await? {
         listed = version(page.metadata.resource_version.as_ref());
         for object in page.items {
-            send(joined, None, &Seen::Is(Arc::new(object))).await;
+            send(joined, &Seen::Is(Arc::new(object))).await;
+        }
+        if joined.iter().all(Sender::is_closed) {
+            return Ok(None);
         }
     }
-    send(joined, None, &Seen::Complete).await;
-    for listener in joined {
-        listener.listed = listed;
+    send(joined, &Seen::Complete).await;
+    Ok(listed)
+}
+
+fn happened(event: Event<DeviceCertificate>) -> Happened {
+    match event {
+        Event::Apply(object) => (
+            version(object.metadata.resource_version.as_ref()),
+            Seen::Is(Arc::new(object)),
+        ),
+        Event::Delete(object) => (
+            version(object.metadata.resource_version.as_ref()),
+            Seen::Gone(Arc::new(object)),
+        ),
+        Event::InitApply(object) => (None, Seen::Is(Arc::new(object))),
+        Event::Init => (None, Seen::Begins),
+        Event::InitDone => (None, Seen::Complete),
     }
-    Ok(())
 }
 
-/// Tells all of it.
-async fn tell(listeners: &[Listener], event: Event<DeviceCertificate>) {
-    // Of an object that is listed it says nothing: that may be older than the listing.
-    let happened = match &event {
-        Event::Apply(object) | Event::Delete(object) => version(object.metadata.resource_version.as_ref()),
-        Event::Init | Event::InitApply(_) | Event::InitDone => None,
-    };
-    let seen = match event {
-        Event::Apply(object) | Event::InitApply(object) => Seen::Is(Arc::new(object)),
-        Event::Delete(object) => Seen::Gone(Arc::new(object)),
-        Event::Init => Seen::Begins,
-        Event::InitDone => Seen::Complete,
-    };
-    send(listeners, happened, &seen).await;
+/// Tells all of it but those whose listing had it.
+async fn tell(listeners: &[Listener], (at, seen): &Happened) {
+    for listener in listeners {
+        let had = listener.listed.zip(*at).is_some_and(|(listed, at)| at <= listed);
+        if !had {
+            send(std::slice::from_ref(&listener.sender), seen).await;
+        }
+    }
 }
 
-/// Sends it to each as fast as it takes it, unless its listing had what happened then.
-async fn send(listeners: &[Listener], happened: Option<Version>, seen: &Seen) {
-    for listener in listeners.iter().filter(|listener| !listener.has(happened)) {
+/// Sends it to each as fast as it takes it.
+async fn send(to: &[Sender], seen: &Seen) {
+    for sender in to {
         // Who listens no more is forgotten by the caller.
-        let _ = listener.sender.send(seen.clone()).await;
+        let _ = sender.send(seen.clone()).await;
     }
 }
+
+#[cfg(test)]
+mod tests;
