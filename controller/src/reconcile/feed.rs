@@ -22,6 +22,8 @@ use super::shared::scoped;
 const BACKLOG: usize = 1024;
 /// Parts often begin together: one listing is for all that come within this time.
 const TOGETHER: Duration = Duration::from_millis(100);
+/// What may happen during a listing before it holds up the watch: the memory of 64 parts' backlogs.
+const MEANWHILE: usize = 64 * BACKLOG;
 
 /// What a part sees.
 #[derive(Debug, Clone)]
@@ -129,7 +131,7 @@ async fn run(api: Api<DeviceCertificate>, mut joining: mpsc::UnboundedReceiver<S
         let mut listing: Option<Listing> = None;
         while listing.is_some() || !listeners.is_empty() {
             tokio::select! {
-                event = events.next() => match event {
+                event = events.next(), if listing.as_ref().is_none_or(|listing| listing.since.len() < MEANWHILE) => match event {
                     Some(Ok(event)) => {
                         match event {
                             Event::Init => {
@@ -203,8 +205,12 @@ async fn together(first: Sender, joining: &mut mpsc::UnboundedReceiver<Sender>) 
 async fn list(api: Api<DeviceCertificate>, joined: &[Sender]) -> kube::Result<Option<Version>> {
     let mut pages = Pages::new(api, ListParams::default());
     let mut listed = None;
-    send(joined, &Seen::Begins).await;
+    let mut begun = false;
     while let Some(page) = pages.next().await? {
+        // Not before: whatever a part reads by itself from here on is as new as the listing, and its end is told.
+        if !std::mem::replace(&mut begun, true) {
+            send(joined, &Seen::Begins).await;
+        }
         listed = version(page.metadata.resource_version.as_ref());
         for object in page.items {
             send(joined, &Seen::Is(Arc::new(object))).await;

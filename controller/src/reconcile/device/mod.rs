@@ -16,6 +16,7 @@ use certwave_ledger::{Declaration, Declared, FleetKey, LedgerError};
 use certwave_protocol::ids::{BrokerId, DeviceId};
 use kube::ResourceExt;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 use crate::notice::Notice;
 
@@ -58,13 +59,16 @@ pub(super) async fn run(
         revoking: HashSet::new(),
     };
     let mut waiting = Waiting::new(&shared);
+    // By its own time: objects change all the while.
+    let mut moving = tokio::time::interval(MOVING);
+    moving.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             many = feed.recv_many(&mut seen, BATCH) => match many {
                 0 => return Err(Error::Ended("DeviceCertificate")),
                 _ => intake.take(seen.drain(..), &mut waiting).await?,
             },
-            () = tokio::time::sleep(MOVING), if !intake.moving.is_empty() => intake.again(&mut waiting).await?,
+            _ = moving.tick(), if !intake.moving.is_empty() => intake.again(&mut waiting).await?,
             news = waiting.next(&shared) => match news {
                 News::Ready(fleet) => {
                     let listed = intake.take_over(&fleet, &mut waiting).await;
@@ -229,7 +233,9 @@ impl Intake {
                         "the object declared a device of the broker {broker} before; it is served here once the holder of that has \
                          let go of it"
                     );
-                    self.moving.push(declaration.object.clone());
+                    if !self.moving.contains(&declaration.object) {
+                        self.moving.push(declaration.object.clone());
+                    }
                     self.views.touch(taken.key, |view| view.declared = 0);
                     self.refuse(declaration.object, Verdict::no("DeviceMoving", message))
                         .await;
