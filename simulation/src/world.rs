@@ -249,13 +249,13 @@ impl World {
         self.rotate("last", &Rollout::plain(in_flight(self.units.len())), mutant)?;
         self.complete("last", 400).await?;
         // Until all have been told of the end, and old certificates are retired.
-        let mut left = standing::disagreements(self, &before).await;
+        let mut left = Vec::new();
         for _ in 0..240 {
+            left = standing::disagreements(self, &before).await;
             if left.is_empty() {
                 break;
             }
             tokio::time::sleep(LOOK).await;
-            left = standing::disagreements(self, &before).await;
         }
         if let Err(error) = self.ledger.verify_audit().await {
             left.push(format!("the audit is damaged: {error}"));

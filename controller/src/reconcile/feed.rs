@@ -204,13 +204,11 @@ async fn together(first: Sender, joining: &mut mpsc::UnboundedReceiver<Sender>) 
 /// Lists everything for those who have joined, and says of when it is.
 async fn list(api: Api<DeviceCertificate>, joined: &[Sender]) -> kube::Result<Option<Version>> {
     let mut pages = Pages::new(api, ListParams::default());
+    let mut next = pages.next().await?;
+    // Not before: whatever a part reads by itself from here on is as new as the listing, and its end is told.
+    send(joined, &Seen::Begins).await;
     let mut listed = None;
-    let mut begun = false;
-    while let Some(page) = pages.next().await? {
-        // Not before: whatever a part reads by itself from here on is as new as the listing, and its end is told.
-        if !std::mem::replace(&mut begun, true) {
-            send(joined, &Seen::Begins).await;
-        }
+    while let Some(page) = next {
         listed = version(page.metadata.resource_version.as_ref());
         for object in page.items {
             send(joined, &Seen::Is(Arc::new(object))).await;
@@ -218,6 +216,7 @@ async fn list(api: Api<DeviceCertificate>, joined: &[Sender]) -> kube::Result<Op
         if joined.iter().all(Sender::is_closed) {
             return Ok(None);
         }
+        next = pages.next().await?;
     }
     send(joined, &Seen::Complete).await;
     Ok(listed)
