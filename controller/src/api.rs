@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use kube::client::{Body, ClientBuilder};
@@ -87,7 +87,7 @@ where
             result: "unanswered",
         });
         let answer = self.inner.call(request);
-        let (clock, metrics, sent) = (Arc::clone(&self.clock), Arc::clone(&self.metrics), machine());
+        let (clock, metrics, sent) = (Arc::clone(&self.clock), Arc::clone(&self.metrics), Instant::now());
         Box::pin(async move {
             let answer = tokio::time::timeout(ANSWER, answer).await?.map_err(Into::into)?;
             if let Some(date) = answer
@@ -95,7 +95,7 @@ where
                 .get(http::header::DATE)
                 .and_then(|date| date.to_str().ok())
             {
-                clock.heard(date, sent, machine());
+                clock.heard(date, machine(), sent.elapsed());
                 metrics.clock_ahead.set(clock.ahead_s());
             }
             if let Some(mut write) = write {

@@ -5,8 +5,7 @@
 //! a clock that is ahead alone. What is signed must go on, or everybody is locked out; it is dated by the API server's clock then
 //! ([`dating`]), and by that we judge the certificates of others.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use certwave_core::model::Millis;
@@ -21,6 +20,8 @@ pub const TOLERANCE_S: i64 = 300;
 const RESOLUTION_MS: i64 = 1000;
 /// By how much more or less than the time that has passed our clock may go on between two looks, milliseconds. More is a jump.
 const JUMP_MS: i64 = 1000;
+/// For so long an answer of the API server tells what our clock would say had it not jumped: a machine that slept does not count that time.
+const LASTS: Duration = Duration::from_mins(1);
 
 /// What the process goes by, once it has one.
 static RULING: OnceLock<Arc<Clock>> = OnceLock::new();
@@ -29,7 +30,7 @@ static RULING: OnceLock<Arc<Clock>> = OnceLock::new();
 pub fn now() -> Millis {
     RULING
         .get()
-        .map_or_else(machine, |clock| earlier(machine(), clock.ahead()))
+        .map_or_else(machine, |clock| clock.last_heard().ruling(machine(), Instant::now()))
 }
 
 /// The time to put into what is signed, Unix milliseconds: see [`Clock::signing_time`].
@@ -57,52 +58,92 @@ impl TimeProvider for Judging {
 /// See the module. One for each process.
 #[derive(Debug)]
 pub struct Clock {
-    /// Ours minus the API server's, milliseconds, as far as it cannot be the time that the answer took.
-    ahead: AtomicI64,
+    heard: RwLock<Heard>,
     trusted: watch::Sender<bool>,
     turns: Mutex<Turns>,
+}
+
+/// What the API server's last answer told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heard {
+    /// Ours minus the API server's, milliseconds, as far as it cannot be the time that the answer took.
+    ahead: Millis,
+    /// When that was, and what ours said; `None` before the first.
+    at: Option<(Instant, Millis)>,
+}
+
+impl Heard {
+    /// What our clock, which says `ours` at `now`, would say had it not jumped since: the answer was about the clock as it was then.
+    fn steadied(&self, ours: Millis, now: Instant) -> Millis {
+        let Some((at, said)) = self.at else { return ours };
+        let passed = now.saturating_duration_since(at);
+        let steady = said.saturating_add(millis(passed));
+        if passed < LASTS && ours.saturating_sub(steady).saturating_abs() > JUMP_MS {
+            steady
+        } else {
+            ours
+        }
+    }
+
+    /// What we go by where our clock says `ours` at `now`.
+    fn ruling(&self, ours: Millis, now: Instant) -> Millis {
+        earlier(self.steadied(ours, now), self.ahead)
+    }
+
+    /// What we sign with then.
+    fn dating(&self, ours: Millis, now: Instant) -> Millis {
+        corrected(self.steadied(ours, now), self.ahead)
+    }
 }
 
 /// What is remembered of a clock.
 #[derive(Debug, Default)]
 struct Turns {
-    /// When the two last agreed again or no more, or ours jumped, if they ever disagreed or it ever did; and what ours said then.
+    /// When the two last agreed again or no more, ours jumped, or what we go by did, if any of that ever was; and what we went by from then on.
     last: Option<(Instant, Millis)>,
-    /// Our clock when it was looked at last, and when that was.
-    looked: Option<(Millis, Instant)>,
+    /// Our clock and what we went by when they were looked at last, and when that was.
+    looked: Option<(Millis, Millis, Instant)>,
 }
 
 /// What one look at our clock tells.
 #[derive(Debug, Clone, Copy)]
 struct Look {
     at: Instant,
-    /// What it said, right or wrong.
-    ours: Millis,
+    /// The time as [`now`] has it.
+    now: Millis,
     /// The last turn, this look's own among them.
     turned: Option<(Instant, Millis)>,
 }
 
 impl Turns {
-    /// Looks whether our clock, which says `ours`, has jumped. That need not take it out of [`TOLERANCE_S`], and the API server tells of it later.
-    fn look(&mut self, ours: Millis, now: Instant) -> Look {
-        let before = self.looked.replace((ours, now));
-        let jump = before.map_or(0, |(then, at)| beyond(ours - then, now.saturating_duration_since(at)));
-        if jump.abs() > JUMP_MS {
-            self.last = Some((now, ours));
+    /// Looks whether our clock, which says `ours`, has jumped, or what we go by, `now`: the one need not take us out of [`TOLERANCE_S`], and the
+    /// other follows when the API server has told of it.
+    fn look(&mut self, ours: Millis, now: Millis, at: Instant) -> Look {
+        let (by, ruled_by) = self
+            .looked
+            .replace((ours, now, at))
+            .map_or((0, 0), |(then, ruled, looked)| {
+                let passed = at.saturating_duration_since(looked);
+                (beyond(ours - then, passed), beyond(now - ruled, passed))
+            });
+        if by.abs() > JUMP_MS {
             tracing::warn!(
-                by_ms = jump,
+                by_ms = by,
                 "the clock has jumped: what soaks begins anew, and deadlines are put off by a step"
             );
         }
-        let (at, turned) = (now, self.last);
-        Look { at, ours, turned }
+        if by.abs().max(ruled_by.abs()) > JUMP_MS {
+            self.last = Some((at, now));
+        }
+        let turned = self.last;
+        Look { at, now, turned }
     }
 }
 
 impl Default for Clock {
     fn default() -> Self {
         Self {
-            ahead: AtomicI64::new(0),
+            heard: RwLock::default(),
             trusted: watch::Sender::new(true),
             turns: Mutex::default(),
         }
@@ -115,24 +156,29 @@ impl Clock {
         let _ = RULING.set(Arc::clone(self));
     }
 
-    fn ahead(&self) -> Millis {
-        self.ahead.load(Ordering::Relaxed)
+    fn last_heard(&self) -> Heard {
+        *self.heard.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The API server has answered with this `Date` header a request that was sent at `sent` and answered at `heard`, both by our
-    /// clock (Unix milliseconds).
-    pub fn heard(&self, date: &str, sent: Millis, heard: Millis) {
+    /// The API server has answered with this `Date` header at `heard` by our clock (Unix milliseconds). That took so long by a clock that only
+    /// goes forward: ours may have jumped meanwhile.
+    pub fn heard(&self, date: &str, heard: Millis, took: Duration) {
         let Ok(date) = rfc2822::parse(date) else {
             return;
         };
-        let ahead = apart(date.timestamp().as_millisecond(), sent, heard);
-        self.ahead.store(ahead, Ordering::Relaxed);
+        let ahead = apart(date.timestamp().as_millisecond(), beyond(heard, took), heard);
         let trusted = ahead.abs() <= TOLERANCE_S * 1000;
+        let at = Instant::now();
+        let news = Heard {
+            ahead,
+            at: Some((at, heard)),
+        };
+        *self.heard.write().unwrap_or_else(PoisonError::into_inner) = news;
         let turned = self
             .trusted
             .send_if_modified(|before| std::mem::replace(before, trusted) != trusted);
         if turned {
-            self.turns().last = Some((Instant::now(), machine()));
+            self.turns().last = Some((at, news.ruling(heard, at)));
         }
         if turned && trusted {
             tracing::info!("the clock agrees with the API server's again");
@@ -154,8 +200,8 @@ impl Clock {
         self.agreed_as_of(self.look())
     }
 
-    /// When they last agreed again or no more, or ours jumped, by our clock then, right or wrong: to tell one such turn from another. `None` if that
-    /// never was.
+    /// When they last agreed again or no more, or ours or what we go by jumped, by what we went by from then on: to tell one such turn from
+    /// another. `None` if that never was.
     pub fn turned(&self) -> Option<Millis> {
         self.now_and_turned().1
     }
@@ -163,7 +209,7 @@ impl Clock {
     /// The time as [`now`] has it, and [`turned`](Self::turned) as of that very reading.
     pub fn now_and_turned(&self) -> (Millis, Option<Millis>) {
         let look = self.look();
-        (earlier(look.ours, self.ahead()), look.turned.map(|(_, said)| said))
+        (look.now, look.turned.map(|(_, said)| said))
     }
 
     fn agreed_as_of(&self, look: Look) -> Option<Duration> {
@@ -174,7 +220,8 @@ impl Clock {
     fn look(&self) -> Look {
         let mut turns = self.turns();
         // Read under the lock: of two readings the later one must not be taken for the earlier.
-        turns.look(machine(), Instant::now())
+        let (ours, at) = (machine(), Instant::now());
+        turns.look(ours, self.last_heard().ruling(ours, at), at)
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {
@@ -183,7 +230,7 @@ impl Clock {
 
     /// Ours minus the API server's, seconds.
     pub fn ahead_s(&self) -> i64 {
-        self.ahead() / 1000
+        self.last_heard().ahead / 1000
     }
 
     /// Changes when the clocks begin to disagree, or agree again.
@@ -191,16 +238,26 @@ impl Clock {
         self.trusted.subscribe()
     }
 
+    /// The later one of our clock and the time that is signed by, Unix milliseconds: what has begun by neither was dated by a clock that was ahead.
+    pub fn latest_time(&self) -> Millis {
+        let (heard, ours, at) = (self.last_heard(), machine(), Instant::now());
+        heard.steadied(ours, at).max(heard.dating(ours, at))
+    }
+
     /// The time to put into what is signed, Unix milliseconds: never after the API server's, as relying parties refuse what begins
     /// in the future, and the API server's where ours is behind by more than is tolerated.
     pub fn signing_time(&self) -> Millis {
-        corrected(machine(), self.ahead())
+        self.last_heard().dating(machine(), Instant::now())
     }
 }
 
-/// By how many milliseconds a clock that has gone on by so many has gone on by more than time alone.
+/// What is left of so many milliseconds when the time that has passed is taken off.
 fn beyond(by: Millis, passed: Duration) -> Millis {
-    by.saturating_sub(Millis::try_from(passed.as_millis()).unwrap_or(Millis::MAX))
+    by.saturating_sub(millis(passed))
+}
+
+fn millis(time: Duration) -> Millis {
+    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
 }
 
 fn earlier(now: Millis, ahead: i64) -> Millis {
@@ -256,12 +313,12 @@ mod tests {
             (365 * 24 * HOUR, false),
             (-250_000, true),
         ] {
-            clock.heard(DATE, AT + off, AT + off);
+            clock.heard(DATE, AT + off, Duration::ZERO);
             assert_eq!(clock.is_trusted(), trusted, "{off}");
             assert_eq!(clock.agreed_for().is_some(), trusted);
         }
         assert!(clock.agreed_for().is_some_and(|time| time < Duration::from_mins(1)));
-        clock.heard("yesterday", AT + HOUR, AT + HOUR);
+        clock.heard("yesterday", AT + HOUR, Duration::ZERO);
         assert!(clock.is_trusted(), "what is no date says nothing");
     }
 
@@ -270,7 +327,8 @@ mod tests {
         let (clock, start) = (Clock::default(), Instant::now());
         let at = |seconds: i64, jump: Millis| {
             let now = start + Duration::from_secs(seconds.unsigned_abs());
-            let look = clock.turns().look(AT + seconds * 1000 + jump, now);
+            let ours = AT + seconds * 1000 + jump;
+            let look = clock.turns().look(ours, ours, now);
             clock.agreed_as_of(look)
         };
         assert_eq!(at(0, 0), Some(Duration::MAX));
@@ -288,6 +346,52 @@ mod tests {
         assert_eq!(earlier(AT + year, year), AT);
         assert_eq!(earlier(AT - HOUR, -HOUR), AT - HOUR);
         assert_eq!(earlier(AT + 60_000, 60_000), AT + 60_000, "as good as the same");
+    }
+
+    #[test]
+    fn a_clock_that_has_jumped_counts_once_the_api_server_has_answered() {
+        let start = Instant::now();
+        assert_eq!(Heard::default().steadied(AT, start), AT, "nobody has answered yet");
+        let heard = Heard {
+            ahead: 0,
+            at: Some((start, AT)),
+        };
+        let later = start + Duration::from_secs(7);
+        for jump in [400 * 24 * HOUR, -3 * 24 * HOUR, 60_000] {
+            assert_eq!(heard.ruling(AT + 7000 + jump, later), AT + 7000);
+            assert_eq!(heard.dating(AT + 7000 + jump, later), AT + 7000);
+        }
+        assert_eq!(heard.steadied(AT + 7800, later), AT + 7800, "a clock is slewed");
+        let much_later = AT + 8 * HOUR;
+        assert_eq!(
+            heard.steadied(much_later, start + LASTS),
+            much_later,
+            "it slept, and nobody answers"
+        );
+        let year = 365 * 24 * HOUR;
+        let answered = Heard {
+            ahead: year,
+            at: Some((later, AT + year)),
+        };
+        assert_eq!(answered.dating(AT + year, later), AT - RESOLUTION_MS);
+        assert_eq!(answered.ruling(AT + year, later), AT);
+    }
+
+    #[test]
+    fn a_jump_is_a_turn_when_it_happens_and_when_we_begin_to_go_by_it() {
+        let (mut turns, start) = (Turns::default(), Instant::now());
+        let mut look = |seconds: i64, ours: Millis, now: Millis| {
+            let at = start + Duration::from_secs(seconds.unsigned_abs());
+            let look = turns.look(AT + seconds * 1000 + ours, AT + seconds * 1000 + now, at);
+            look.turned.map(|(_, said)| said)
+        };
+        assert_eq!(look(0, 0, 0), None);
+        assert_eq!(look(1, HOUR, 0), Some(AT + 1000));
+        assert_eq!(look(2, HOUR, 0), Some(AT + 1000));
+        assert_eq!(look(3, HOUR, HOUR), Some(AT + 3000 + HOUR));
+        assert_eq!(look(4, 0, HOUR), Some(AT + 4000 + HOUR));
+        assert_eq!(look(5, 0, 0), Some(AT + 5000));
+        assert_eq!(look(6, 0, 0), Some(AT + 5000));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The project's own programs, as cargo builds them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -53,11 +54,13 @@ pub fn plugin() -> Result<PathBuf> {
 
 /// Cargo gives a test the path of its own package's programs only; those of others lie in the same directory.
 fn current(program: &str, package: &str) -> Result<PathBuf> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // One at a time, and each once: whoever changes a source while this runs does not change what runs.
+    static LOOKED_AT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut looked_at = LOOKED_AT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let directory = directory()?;
     let path = directory.join(program);
-    if is_current(&path) {
+    if looked_at.contains(&path) || is_current(&path) {
+        looked_at.insert(path.clone());
         return Ok(path);
     }
     tools::progress(&format!("building {program}"));
@@ -73,6 +76,7 @@ fn current(program: &str, package: &str) -> Result<PathBuf> {
     if !path.is_file() {
         bail!("cargo did not build {}", path.display());
     }
+    looked_at.insert(path.clone());
     Ok(path)
 }
 

@@ -10,6 +10,7 @@ use crate::api::Key;
 use crate::mutant::Mutant;
 use crate::os;
 use crate::rollout::{self, OnBreach, Rollout, WAVES};
+use crate::standing;
 use crate::world::{Extent, LOOK, NAMESPACE, World, in_flight};
 
 /// How often a person who may do something does it: looks of a thousand.
@@ -36,6 +37,25 @@ pub struct Campaign {
     breach: Value,
     /// Since when devices are back, as the operator says, in fair weather.
     back: Option<i64>,
+}
+
+/// How a Rotation is that should have ended: its phase, what it waits for, and who is where.
+pub fn told(status: &Value) -> String {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    let waits = conditions
+        .filter(|condition| condition["type"] == "Progressing")
+        .find_map(|condition| condition["message"].as_str());
+    let counts = status["counts"].as_object().into_iter().flatten();
+    let counts: Vec<_> = counts
+        .filter(|(_, n)| **n != 0)
+        .map(|(name, n)| format!("{name} {n}"))
+        .collect();
+    format!(
+        "{}: {}; {}",
+        status["phase"],
+        waits.unwrap_or_default(),
+        counts.join(", ")
+    )
 }
 
 impl Campaign {
@@ -96,7 +116,11 @@ impl Campaign {
                 break phase;
             }
             if os::elapsed_ms() > end {
-                bail!("the Rotation {name} did not end; it is {}", self.status(world)["phase"]);
+                let jobs = standing::open_jobs(world).await;
+                bail!(
+                    "the Rotation {name} did not end; it is {}; {jobs}",
+                    told(&self.status(world))
+                );
             }
             self.answer(world, true)?;
             tokio::time::sleep(LOOK).await;

@@ -44,10 +44,21 @@ pub enum Fault {
     Mislaid,
     /// A connection breaks.
     Dropped,
-    /// The controllers' clocks are off by so many milliseconds.
-    Skewed(i64),
+    /// Clocks are off by so many milliseconds.
+    Skewed(i64, Clocks),
     /// A device loses power after so many instructions.
     PowerCut(usize, u32),
+}
+
+/// Whose clocks are off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clocks {
+    /// The controllers' alone.
+    Ours,
+    /// The API server's alone.
+    Theirs,
+    /// Both, as where both run on one machine.
+    Both,
 }
 
 /// A way that faults are on. Replicas and devices are counted modulo how many there are.
@@ -168,6 +179,22 @@ impl Faults {
     }
 }
 
+const DAY: i64 = 86_400_000;
+/// Of the fleet's certificates, milliseconds.
+const VALIDITY: i64 = 30 * DAY;
+/// By how much clocks are off, milliseconds: less than is tolerated and more, past the end of certificates, of CRLs and of their months.
+const SKEWS: [i64; 9] = [
+    -8 * DAY,
+    -7_200_000,
+    -400_000,
+    -2000,
+    2000,
+    250_000,
+    7_200_000,
+    8 * DAY,
+    400 * DAY,
+];
+
 /// Kinds of faults that [`draw`] knows.
 const KINDS: u32 = 16;
 
@@ -195,11 +222,14 @@ fn draw(kind: u32, random: &mut StdRng) -> Fault {
         10 => Fault::BrokerDown,
         11 => Fault::Mislaid,
         12 => Fault::Dropped,
-        13 => Fault::Skewed(
-            *[-7_200_000, -400_000, -2000, 2000, 250_000, 7_200_000]
-                .get(random.random_range(0..6))
-                .unwrap_or(&0),
-        ),
+        13 => {
+            let by = SKEWS[random.random_range(0..SKEWS.len())];
+            match [Clocks::Ours, Clocks::Ours, Clocks::Theirs, Clocks::Both][random.random_range(0..4)] {
+                // Who goes by it that all certificates have ended has nothing to revoke.
+                Clocks::Both if by > VALIDITY => Fault::Skewed(by % VALIDITY, Clocks::Both),
+                clocks => Fault::Skewed(by, clocks),
+            }
+        }
         14 => Fault::Flaky(Way::Ledger(replica)),
         _ => Fault::PowerCut(device, random.random_range(0..40)),
     }
@@ -241,8 +271,12 @@ fn begin(fault: Fault, world: &World, random: &mut StdRng) {
         Fault::BrokerDown => ground.broker.switch(false),
         Fault::Mislaid => ground.broker.mislay(100, 60),
         Fault::Dropped => ground.broker.drop_any(random),
-        Fault::Skewed(by) => {
-            os::set_skew(by);
+        Fault::Skewed(by, clocks) => {
+            match clocks {
+                Clocks::Ours => os::set_skew(by, 0),
+                Clocks::Theirs => os::set_skew(0, by),
+                Clocks::Both => os::set_skew(by, by),
+            }
             ground.judge.clock_jumps();
         }
         Fault::PowerCut(device, instructions) => world.units[device % world.units.len()].cut_power(instructions),
@@ -261,7 +295,7 @@ fn end(fault: Fault, world: &World) {
         Fault::Stale => ground.api.misbehave(|faults| faults.stale = 0),
         Fault::BrokerDown => ground.broker.switch(true),
         Fault::Mislaid => ground.broker.mislay(0, 0),
-        Fault::Skewed(_) => os::set_skew(0),
+        Fault::Skewed(..) => os::set_skew(0, 0),
         Fault::Killed(_)
         | Fault::ShutDown(_)
         | Fault::Compacted

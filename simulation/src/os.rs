@@ -25,6 +25,8 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 static ELAPSED: AtomicI64 = AtomicI64::new(0);
 /// How far the controllers' clocks are off, nanoseconds.
 static SKEW: AtomicI64 = AtomicI64::new(0);
+/// How far the API server's clock is off, nanoseconds.
+static SERVERS_SKEW: AtomicI64 = AtomicI64::new(0);
 /// Whether a device is asking, whose clock is right.
 static RIGHT: AtomicBool = AtomicBool::new(false);
 static RANDOM: AtomicU64 = AtomicU64::new(0);
@@ -55,9 +57,15 @@ pub fn now_ms() -> i64 {
     BEGINNING + elapsed_ms()
 }
 
-/// Has the controllers' clocks be off by so many milliseconds.
-pub fn set_skew(millis: i64) {
-    SKEW.store(millis * 1_000_000, Relaxed);
+/// What the API server takes for the time, Unix milliseconds.
+pub fn servers_ms() -> i64 {
+    now_ms() + SERVERS_SKEW.load(Relaxed) / 1_000_000
+}
+
+/// Has the controllers' clocks and the API server's be off by so many milliseconds.
+pub fn set_skew(controllers: i64, server: i64) {
+    SKEW.store(controllers * 1_000_000, Relaxed);
+    SERVERS_SKEW.store(server * 1_000_000, Relaxed);
 }
 
 /// Runs a future by the right clock.

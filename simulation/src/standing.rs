@@ -2,11 +2,12 @@
 
 use certwave_agent::journal::Phase;
 use certwave_core::model::{Identity, JobState};
-use certwave_ledger::{FleetKey, OpenSession};
+use certwave_ledger::{FleetKey, LedgerError, OpenSession};
 use certwave_protocol::ids::{BrokerId, Fingerprint};
 
 use crate::api::Key;
 use crate::device::Unit;
+use crate::os;
 use crate::world::{BROKER, FLEET, NAMESPACE, World};
 
 /// So many are told: of thousands nobody wants to read all.
@@ -44,7 +45,60 @@ pub async fn disagreements(world: &World, before: &[Option<Fingerprint>]) -> Vec
             found.push("sessions of revoked devices are not known to be closed".to_owned());
         }
     }
+    if let Err(error) = published(world, &mut found).await {
+        found.push(format!("the ledger does not say what is published: {error}"));
+    }
     found
+}
+
+/// Every CRL that is published must be one that relying parties go by, and say all.
+async fn published(world: &World, found: &mut Vec<String>) -> Result<(), LedgerError> {
+    let now = os::now_ms() / 1000;
+    for (issuer, scope) in world.ledger.crl_scopes().await? {
+        let Some(crl) = world.ledger.crl(&issuer, &scope).await? else {
+            continue;
+        };
+        if crl.this_update > now || crl.next_update <= now {
+            let (from, until) = (crl.this_update - now, crl.next_update - now);
+            found.push(format!("the CRL of {scope} holds from {from} s to {until} s from now"));
+        }
+    }
+    let behind = world.ledger.crls_behind().await?;
+    found.extend(
+        behind
+            .iter()
+            .map(|(_, scope)| format!("the CRL of {scope} does not say all")),
+    );
+    Ok(())
+}
+
+/// Jobs that have not ended, with their times as seconds from now.
+pub async fn open_jobs(world: &World) -> String {
+    let mut found = Vec::new();
+    for unit in &world.units {
+        let Ok(broker) = BROKER.parse::<BrokerId>() else {
+            continue;
+        };
+        let id = Identity {
+            broker,
+            device: unit.id.clone(),
+        };
+        let Ok(Some(device)) = world.ledger.device(&id).await else {
+            continue;
+        };
+        if let Some(job) = device.open_job() {
+            let from_now = |at: i64| (at - os::now_ms()) / 1000;
+            found.push(format!(
+                "d{}: {} since {} s, to end at {:?} s, barred {:?}",
+                unit.number,
+                job.state.as_str(),
+                from_now(job.since),
+                job.next_deadline().map(from_now),
+                device.bar
+            ));
+        }
+    }
+    found.join(", ")
 }
 
 /// One whom a person has revoked is out, and its object says so.

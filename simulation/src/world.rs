@@ -215,7 +215,7 @@ impl World {
         let kinds = faults.len();
         let told = self.go(&mut random, extent, faults, mutant).await;
         if let Err(error) = told {
-            history.breach(error.to_string());
+            history.breach(format!("{error:#}"));
         }
         let (hash, lines) = history.hash();
         Ok(Outcome {
@@ -278,7 +278,7 @@ impl World {
             .api
             .misbehave(|faults| (faults.refuse, faults.stale) = (0, 0));
         self.ground.broker.mislay(0, 0);
-        os::set_skew(0);
+        os::set_skew(0, 0);
         self.replicas.iter().try_for_each(Replica::start)
     }
 
@@ -329,7 +329,11 @@ impl World {
             self.keep_running();
             self.over(name)
         };
-        let phase = wait_for(&format!("the end of the Rotation {name}"), seconds, over).await?;
+        let phase = wait_for(&format!("the end of the Rotation {name}"), seconds, over).await;
+        let phase = phase.with_context(|| {
+            let rotation = self.ground.api.get(&Key::new("rotations", NAMESPACE, name));
+            crate::campaign::told(&rotation.unwrap_or_default()["status"])
+        })?;
         self.ground.history.say(format!("the Rotation {name} is over: {phase}"));
         if phase != "Complete" {
             bail!("the Rotation {name} has ended as {phase}");

@@ -213,7 +213,7 @@ pub struct Job {
     pub epoch: Epoch,
     /// When it was made.
     pub created: Millis,
-    /// When its state last changed.
+    /// When its state last changed, or was given its time again for a fault of ours.
     pub since: Millis,
     /// When the present state times out; `None` where it waits for good.
     pub deadline: Option<Millis>,

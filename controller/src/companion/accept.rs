@@ -74,7 +74,9 @@ pub(super) fn accept(der: Vec<u8>, ca: &[u8], url: &str, held: Option<&Held>, no
     }
     let (number, this_update, next_update) = (crl.number(), crl.this_update(), crl.next_update());
     if let Some(held) = held {
-        if number < held.number || (number > held.number && this_update < held.this_update) {
+        // One that was taken by a clock which was ahead lets nobody in, and must not keep out what does.
+        let begun = held.this_update <= now;
+        if number < held.number || (begun && number > held.number && this_update < held.this_update) {
             return Err(Refused::Older {
                 got: number,
                 held: held.number,
@@ -152,6 +154,19 @@ mod tests {
         assert_eq!(refused(crl(&ours, URL, 9, NOW - 31)), "older");
         assert_eq!(refused(crl(&ours, URL, 9, NOW - 30)), "same-second");
         assert_eq!(refused(crl(&ours, URL, 9, NOW + 5)), "not-yet");
+        let later = Held {
+            this_update: NOW + 400 * 86_400,
+            ..newer.clone()
+        };
+        assert_eq!(
+            take(crl(&ours, URL, 9, NOW), Some(&later)).unwrap().number,
+            9,
+            "taken by a clock that was ahead"
+        );
+        assert!(
+            take(crl(&ours, URL, 7, NOW), Some(&later)).is_err(),
+            "an older one stays one"
+        );
         assert_eq!(
             take(crl(&ours, URL, 9, NOW - 3600), None).unwrap_err(),
             Refused::Expired

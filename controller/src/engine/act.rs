@@ -256,7 +256,8 @@ fn state_change<'d>(before: &Device, after: &'d Device) -> Option<&'d Job> {
 /// False where nothing but the time of last contact moved, and that not by much.
 fn worth_writing(before: &Device, after: &Device) -> bool {
     let fresh = match (before.last_seen, after.last_seen) {
-        (Some(b), Some(a)) => a.saturating_sub(b) < SEEN,
+        // A clock that was put back counts anew.
+        (Some(b), Some(a)) => (0..SEEN).contains(&a.saturating_sub(b)),
         (None, Some(_)) => false,
         _ => true,
     };

@@ -13,6 +13,8 @@ use crate::clock::{TOLERANCE_S, now};
 
 const TICK: Duration = Duration::from_millis(500);
 const BATCH: u32 = 256;
+/// So long after a turn of the clock nothing is written any more that was decided before it.
+const SETTLED: Duration = Duration::from_mins(1);
 
 /// Looks for deadlines that have passed, for ever.
 pub(super) async fn run(engine: &Engine) {
@@ -25,8 +27,17 @@ pub(super) async fn run(engine: &Engine) {
         let turned = engine.publisher.clock().turned();
         if put_right != Some(turned) && engine.publisher.clock().is_trusted() {
             match put_back(engine).await {
-                Ok(true) => put_right = Some(turned),
-                Ok(false) => {}
+                // What was decided before the turn may still be on its way into the ledger.
+                Ok(true)
+                    if engine
+                        .publisher
+                        .clock()
+                        .agreed_for()
+                        .is_some_and(|time| time >= SETTLED) =>
+                {
+                    put_right = Some(turned);
+                }
+                Ok(_) => {}
                 Err(error) => engine.ledger_failed(&error),
             }
         }

@@ -11,6 +11,7 @@ use certwave_pki::ocsp::SingleStatus;
 use super::Responder;
 use super::cache::{Known, Signed, Stale};
 use super::responder::cert_status;
+use crate::clock::TOLERANCE_S;
 
 /// How often the ledger is asked for changes.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -55,7 +56,9 @@ impl Responder {
                 *seen = Some(last);
             }
         }
-        if restored {
+        // By a clock that was ahead nobody knows of when what is kept is.
+        let put_back = self.heard_at.load(Ordering::Acquire) > now.saturating_add(TOLERANCE_S);
+        if restored || put_back {
             self.cache.clear();
             self.rounds.restart();
         }

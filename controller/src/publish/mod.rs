@@ -32,7 +32,7 @@ use build::Plan;
 pub use cache::Cache;
 pub use monitor::{Monitor, Trouble, Watched};
 pub use run::run;
-pub use scope::{Stamp, is_over, kind_of};
+pub use scope::{Now, Stamp, is_over, kind_of};
 pub(crate) use scope::{end_of, is_key_id};
 pub(crate) use select::{has_tag, http_date};
 pub use serve::router;
@@ -118,22 +118,22 @@ impl Publisher {
         &self.clock
     }
 
-    /// Sees to it that a CRL of this scope is out that has not ended, before the first certificate of it leaves. Costs a look
+    /// Sees to it that a CRL of this scope is out that has begun and not ended, before the first certificate of it leaves. Costs a look
     /// into a map once it is there. A CA that publishes nothing needs none.
     ///
     /// # Errors
     /// When it is not there and cannot be made.
     pub async fn ensure(&self, issuer: &IssuerEntry, scope: &str) -> Result<(), CrlFault> {
-        let now = self.clock.signing_time() / 1000;
+        let now = Now::of(&self.clock);
         let key = (issuer.ca.key_id().to_string(), scope.to_owned());
-        if issuer.ca.publication().is_none() || self.known(&key).is_some_and(|stamp| stamp.next_update > now) {
+        if issuer.ca.publication().is_none() || self.known(&key).is_some_and(|stamp| stamp.holds(now)) {
             return Ok(());
         }
         let lock = self.lock(&key);
         let _building = lock.lock().await;
         // Another process may have made one since.
         match self.read(&key).await? {
-            Some(stamp) if stamp.next_update > now => Ok(()),
+            Some(stamp) if stamp.holds(now) => Ok(()),
             _ => self.build(issuer, &key, None).await.map(drop),
         }
     }

@@ -14,7 +14,7 @@ use certwave_pki::{CertificateAuthority, Serial};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
-use super::scope::{is_delta, is_over, kind_of, renew_before, renewed_before};
+use super::scope::{Now, is_delta, is_over, kind_of, renew_before, renewed_before};
 use super::{Publisher, Stamp};
 use crate::gates::Client;
 use crate::metrics::{CrlShown, CrlTimes, Metrics};
@@ -178,15 +178,12 @@ impl Monitor {
         let Some(publication) = issuer.ca.publication() else {
             return;
         };
-        let (key_id, now) = (
-            issuer.ca.key_id().to_string(),
-            self.publisher.clock().signing_time() / 1000,
-        );
+        let (key_id, now) = (issuer.ca.key_id().to_string(), Now::of(self.publisher.clock()));
         let scopes = self.publisher.scopes(&key_id);
         let mut found = Vec::new();
         for (scope, stamp) in &scopes {
-            let done = is_over(scope, stamp) && stamp.next_update <= now;
-            if done || superseded(scope, stamp, &scopes) {
+            let over = is_over(scope, stamp, now);
+            if (over && stamp.next_update <= now.signing) || superseded(scope, stamp, &scopes) {
                 continue;
             }
             let url = publication.crl_url(issuer.ca.key_id(), scope);
@@ -196,7 +193,7 @@ impl Monitor {
                 partition => Some(publication.crl_url(issuer.ca.key_id(), partition)),
             };
             let trouble = match &served {
-                Ok(served) => judge(served, stamp, idp.as_deref(), &issuer.crl, is_over(scope, stamp), now),
+                Ok(served) => judge(served, stamp, idp.as_deref(), &issuer.crl, over, now),
                 Err(trouble) => Some(trouble.clone()),
             };
             if let Err(Trouble {
@@ -210,7 +207,7 @@ impl Monitor {
                 }
             }
             let trouble = trouble.map(|trouble| self.explained(&trouble, &key_id, scope, &url));
-            let (readable, over) = (served.as_ref().ok(), is_over(scope, stamp));
+            let readable = served.as_ref().ok();
             let gathered = kinds.entry((issuer.object.clone(), kind_of(scope))).or_default();
             gathered.take(readable, &issuer.crl, over, trouble.is_none());
             let shown = served.as_ref().ok().map(|s| (s.number, s.next_update, s.entries));
@@ -339,16 +336,17 @@ fn superseded(scope: &str, stamp: &Stamp, all: &[(String, Stamp)]) -> bool {
     }) || (is_delta(scope) && complete.is_none())
 }
 
-/// What is wrong with a CRL that is served where `last` was published, at `now` (Unix seconds). `over`: no further one will come.
+/// What is wrong with a CRL that is served where `last` was published, at `now`. `over`: no further one will come.
 fn judge(
     served: &Served,
     last: &Stamp,
     idp: Option<&str>,
     policy: &CrlPolicy,
     over: bool,
-    now: i64,
+    now: Now,
 ) -> Option<Trouble> {
     let trouble = |reason, message: String| Some(Trouble { reason, message });
+    let (times, now) = (now, now.signing);
     let left = served.next_update - now;
     if served.scope_url.as_deref() != idp {
         let shown = served.scope_url.as_deref().unwrap_or("everything");
@@ -357,6 +355,14 @@ fn judge(
         trouble(
             "Expired",
             format!("the CRL ended {} s ago: brokers lock everybody out", -left),
+        )
+    } else if !times.has_begun(served.this_update) {
+        trouble(
+            "NotBegun",
+            format!(
+                "the CRL begins in {} s: it was made by a clock that was ahead, and brokers lock everybody out",
+                served.this_update - now
+            ),
         )
     } else if served.number < last.number && now - last.this_update > LAG {
         trouble(
@@ -408,7 +414,18 @@ mod tests {
             tag: None,
         };
         change(&mut served);
-        judge(&served, &last, Some(URL), &POLICY, false, NOW).map(|trouble| trouble.reason)
+        judge(
+            &served,
+            &last,
+            Some(URL),
+            &POLICY,
+            false,
+            Now {
+                signing: NOW,
+                latest: NOW,
+            },
+        )
+        .map(|trouble| trouble.reason)
     }
 
     #[test]
@@ -421,6 +438,7 @@ mod tests {
             None,
             "there is time to make the next one"
         );
+        assert_eq!(reason(|_| (), NOW + 400 * DAY), Some("NotBegun"));
         assert_eq!(reason(|s| s.number = 8, NOW - DAY), Some("Stale"));
         assert_eq!(reason(|s| s.number = 8, NOW - 5), None, "caches need a moment");
         assert_eq!(reason(|s| s.number = 10, NOW - DAY), None);

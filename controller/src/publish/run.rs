@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::scope::{delta_of, is_delta, is_due, is_over};
+use super::scope::{Now, delta_of, is_delta, is_due, is_over};
 use super::{CrlFault, Key, Publisher, Stamp};
 use crate::registry::{IssuerEntry, Registry};
 
@@ -133,7 +133,7 @@ impl Publisher {
         if issuers.is_empty() || self.ledger.provenance().await?.restored_at.is_some() {
             return Ok(wanted);
         }
-        let now = self.clock.signing_time() / 1000;
+        let now = Now::of(&self.clock);
         let behind = self.ledger.crls_behind().await?;
         for issuer in &issuers {
             let key_id = issuer.ca.key_id().to_string();
@@ -141,7 +141,7 @@ impl Publisher {
             let changed = behind.iter().filter(|(key, scope)| *key == key_id && !is_delta(scope));
             for (_, scope) in changed {
                 let key = (key_id.clone(), scope.clone());
-                let Some(last) = self.stamp(&key).await?.filter(|last| !is_over(scope, last)) else {
+                let Some(last) = self.stamp(&key).await?.filter(|last| !is_over(scope, last, now)) else {
                     continue;
                 };
                 // A broker's node knows no deltas, and lets in for as long whoever stands in one alone.
@@ -187,12 +187,13 @@ impl Publisher {
         issuer: &IssuerEntry,
         (key_id, scope): Key,
         last: &Stamp,
-        now: i64,
+        now: Now,
     ) -> Result<Option<String>, CrlFault> {
         let Some(every) = issuer.crl.complete_every.filter(|_| scope != FULL_PARTITION) else {
             return Ok(Some(scope));
         };
-        if now - last.this_update >= every {
+        // Nobody goes by a delta to one that has not begun.
+        if !now.has_begun(last.this_update) || now.signing - last.this_update >= every {
             return Ok(Some(scope));
         }
         let delta = delta_of(&scope);
@@ -208,7 +209,7 @@ impl Publisher {
         &self,
         issuer: &IssuerEntry,
         key_id: &str,
-        now: i64,
+        now: Now,
         wanted: &mut Vec<(IssuerEntry, String)>,
     ) -> Result<(), CrlFault> {
         let mut scopes: Vec<String> = self
@@ -235,7 +236,7 @@ impl Publisher {
             } else if let Some(last) = self.known(&key)
                 && issuer.crl.complete_every.is_some()
                 && key.1 != FULL_PARTITION
-                && !is_over(&key.1, &last)
+                && !is_over(&key.1, &last, now)
             {
                 // Where a complete CRL names a delta there is one to it, and it is no more out of date.
                 let delta = (key.0, delta_of(&key.1));

@@ -5,11 +5,11 @@ use certwave_pki::{CA_PARTITION, FULL_PARTITION, partition_of};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
+use crate::clock::{Clock, TOLERANCE_S};
 use crate::registry::CrlPolicy;
 
 /// What is appended to a partition's name for its delta CRLs.
 const DELTA: &str = ".delta";
-
 /// A CRL that is out. Times are Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
@@ -25,6 +25,43 @@ pub struct Stamp {
     pub entries: usize,
     /// It names where delta CRLs are (Freshest CRL, RFC 5280, 5.2.6).
     pub names_deltas: bool,
+}
+
+/// The time by which CRLs are judged, Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// That which the next one would be dated by.
+    pub signing: i64,
+    /// The later one of that and our clock.
+    pub latest: i64,
+}
+
+impl Now {
+    /// By this clock.
+    pub(crate) fn of(clock: &Clock) -> Self {
+        Self {
+            signing: clock.signing_time() / 1000,
+            latest: clock.latest_time() / 1000,
+        }
+    }
+
+    /// Whether a CRL has begun. One that has not, by neither clock and by more than clocks may be apart, was dated by a clock that was ahead: relying
+    /// parties refuse it, and it says nothing of when the next one is due.
+    pub(super) const fn has_begun(self, this_update: i64) -> bool {
+        this_update <= self.latest.saturating_add(TOLERANCE_S)
+    }
+}
+
+impl Stamp {
+    /// Relying parties go by it.
+    pub(super) const fn holds(&self, now: Now) -> bool {
+        now.has_begun(self.this_update) && now.signing < self.next_update
+    }
+
+    /// The latest date that any CRL of the scope has had, Unix seconds, as numbers rise by it: see [`next_number`].
+    fn latest_date(&self) -> i64 {
+        i64::try_from(self.number / 1000).unwrap_or(i64::MAX)
+    }
 }
 
 /// The scope of a partition's delta CRLs.
@@ -71,9 +108,16 @@ pub(crate) fn end_of(partition: &str) -> Option<i64> {
     (partition_of(end - 1) == partition).then_some(end)
 }
 
-/// Whether the CRL of a scope is to be made anew for its age alone, or as deltas came to it or are no longer made. A dead partition's is made once more, so that what was
+/// Whether the CRL of a scope is to be made anew for its age alone, or as deltas came to it or are no longer made, or as it was dated by a clock
+/// that was ahead. Of that one some relying parties keep a copy (Mosquitto does until it ends) and go by it from its date on: then, too, one is made.
+/// A dead partition's is made once more, so that what was
 /// revoked stays listed for one CRL after its end (RFC 5280, 3.3), and never again.
-pub(super) fn is_due(scope: &str, last: &Stamp, policy: &CrlPolicy, now: i64) -> bool {
+pub(super) fn is_due(scope: &str, last: &Stamp, policy: &CrlPolicy, now: Now) -> bool {
+    let overtaken = last.this_update < last.latest_date() && last.latest_date() < now.signing;
+    if !now.has_begun(last.this_update) || overtaken {
+        return true;
+    }
+    let now = now.signing;
     if let Some(end) = end_of(scope)
         && now >= end
     {
@@ -98,8 +142,8 @@ pub(super) fn renewed_before(this_update: i64, next_update: i64, policy: &CrlPol
 }
 
 /// Whether a partition is dead and its last CRL made: nobody needs another one.
-pub fn is_over(scope: &str, last: &Stamp) -> bool {
-    end_of(scope).is_some_and(|end| last.this_update >= end)
+pub fn is_over(scope: &str, last: &Stamp, now: Now) -> bool {
+    now.has_begun(last.this_update) && end_of(scope).is_some_and(|end| last.this_update >= end)
 }
 
 /// CRL numbers rise over restarts and restored backups: by the clock, and by one where the clock stands behind.
@@ -119,6 +163,13 @@ mod tests {
         renew_before: 3 * DAY,
         complete_every: None,
     };
+
+    fn at(now: i64) -> Now {
+        Now {
+            signing: now,
+            latest: now,
+        }
+    }
 
     fn made(this_update: i64) -> Stamp {
         Stamp {
@@ -169,14 +220,14 @@ mod tests {
     #[test]
     fn a_crl_is_made_anew_before_its_end() {
         let crl = made(OCTOBER);
-        assert!(!is_due("ca", &crl, &POLICY, OCTOBER + 4 * DAY - 1));
-        assert!(is_due("ca", &crl, &POLICY, OCTOBER + 4 * DAY));
+        assert!(!is_due("ca", &crl, &POLICY, at(OCTOBER + 4 * DAY - 1)));
+        assert!(is_due("ca", &crl, &POLICY, at(OCTOBER + 4 * DAY)));
         let hasty = CrlPolicy {
             renew_before: 30 * DAY,
             ..POLICY
         };
-        assert!(!is_due("ca", &crl, &hasty, OCTOBER + 3 * DAY), "not in every round");
-        assert!(is_due("ca", &crl, &hasty, OCTOBER + 4 * DAY));
+        assert!(!is_due("ca", &crl, &hasty, at(OCTOBER + 3 * DAY)), "not in every round");
+        assert!(is_due("ca", &crl, &hasty, at(OCTOBER + 4 * DAY)));
     }
 
     #[test]
@@ -192,26 +243,73 @@ mod tests {
         };
         for scope in ["ca", "2026-12"] {
             assert!(
-                is_due(scope, &plain, &deltas, OCTOBER) && is_due(scope, &named, &POLICY, OCTOBER),
+                is_due(scope, &plain, &deltas, at(OCTOBER)) && is_due(scope, &named, &POLICY, at(OCTOBER)),
                 "{scope}"
             );
             assert!(
-                !is_due(scope, &named, &deltas, OCTOBER) && !is_due(scope, &plain, &POLICY, OCTOBER),
+                !is_due(scope, &named, &deltas, at(OCTOBER)) && !is_due(scope, &plain, &POLICY, at(OCTOBER)),
                 "{scope}"
             );
         }
         for scope in ["full", "2026-12.delta"] {
-            assert!(!is_due(scope, &plain, &deltas, OCTOBER), "{scope}");
+            assert!(!is_due(scope, &plain, &deltas, at(OCTOBER)), "{scope}");
         }
     }
 
     #[test]
     fn a_dead_partition_gets_one_more_crl_and_no_other() {
         let before = made(OCTOBER - DAY);
-        assert!(!is_due("2026-09", &before, &POLICY, OCTOBER - 1));
-        assert!(is_due("2026-09", &before, &POLICY, OCTOBER));
+        assert!(!is_due("2026-09", &before, &POLICY, at(OCTOBER - 1)));
+        assert!(is_due("2026-09", &before, &POLICY, at(OCTOBER)));
         let last = made(OCTOBER + 5);
-        assert!(is_over("2026-09", &last) && !is_over("2026-09", &before));
-        assert!(!is_due("2026-09", &last, &POLICY, OCTOBER + 400 * DAY));
+        for later in [OCTOBER + 5, OCTOBER + 400 * DAY] {
+            assert!(is_over("2026-09", &last, at(later)) && !is_over("2026-09", &before, at(later)));
+            assert!(!is_due("2026-09", &last, &POLICY, at(later)));
+        }
+    }
+
+    #[test]
+    fn a_crl_that_was_dated_by_a_clock_far_ahead_is_made_anew_and_is_nobodys_last() {
+        let now = OCTOBER - 10 * DAY;
+        for scope in ["ca", "full", "2026-09", "2026-12", "2026-12.delta"] {
+            for ahead in [TOLERANCE_S + 1, 8 * DAY, 400 * DAY] {
+                let made = made(now + ahead);
+                assert!(is_due(scope, &made, &POLICY, at(now)), "{scope}, {ahead}");
+                assert!(!is_over(scope, &made, at(now)), "{scope}, {ahead}");
+                assert!(!made.holds(at(now)), "{scope}, {ahead}");
+            }
+            let made = made(now + TOLERANCE_S);
+            assert!(
+                !is_due(scope, &made, &POLICY, at(now)) && made.holds(at(now)),
+                "{scope}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_crl_stays_while_another_clock_has_fallen_back_behind_it() {
+        let now = Now {
+            signing: OCTOBER - 400 * DAY,
+            latest: OCTOBER,
+        };
+        let made = made(OCTOBER - DAY);
+        assert!(!is_due("2026-12", &made, &POLICY, now), "the next one would have ended");
+        assert!(made.holds(now));
+    }
+
+    #[test]
+    fn when_the_date_of_a_crl_has_come_that_was_dated_ahead_another_one_is_made() {
+        let ahead = OCTOBER + 7200;
+        let after = Stamp {
+            number: next_number(ahead.unsigned_abs() * 1000 + 7, OCTOBER * 1000),
+            ..made(OCTOBER)
+        };
+        assert!(!is_due("2026-12", &after, &POLICY, at(ahead)));
+        assert!(is_due("2026-12", &after, &POLICY, at(ahead + 1)));
+        let then = Stamp {
+            number: next_number(after.number, (ahead + 1) * 1000),
+            ..made(ahead + 1)
+        };
+        assert!(!is_due("2026-12", &then, &POLICY, at(ahead + 2)));
     }
 }

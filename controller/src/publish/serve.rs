@@ -63,7 +63,9 @@ async fn answer(crl: &Cached, form: Form, headers: &HeaderMap, now: i64) -> Resp
         (Form::Pem, true) => format!("\"{}-pem-gzip\"", crl.number),
     };
     let length = body.len();
-    let mut response = match select(headers, &tag, crl.this_update, length) {
+    // Never in the future (RFC 9110, 8.8.2.1): whoever asks for what is newer than that would get nothing for as long.
+    let modified = crl.this_update.min(now);
+    let mut response = match select(headers, &tag, modified, length) {
         Selected::Whole => Response::new(Body::from(body)),
         Selected::NotModified => StatusCode::NOT_MODIFIED.into_response(),
         Selected::Part(range) => {
@@ -77,7 +79,7 @@ async fn answer(crl: &Cached, form: Form, headers: &HeaderMap, now: i64) -> Resp
         }
     };
     set(&mut response, header::ETAG, &tag);
-    set(&mut response, header::LAST_MODIFIED, &http_date(crl.this_update));
+    set(&mut response, header::LAST_MODIFIED, &http_date(modified));
     let age = (crl.next_update - now).clamp(0, MAX_AGE);
     set(
         &mut response,

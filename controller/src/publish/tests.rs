@@ -12,14 +12,16 @@ use certwave_core::revocation::{Holder, Reason};
 use certwave_ledger::{Act, CertificateKind, CertificateRecord, FleetKey, Mark, Part, SqliteLedger, Target};
 use certwave_pki::crl::{Listed, Mark as Line};
 use certwave_pki::{
-    CaProfile, CertificateAuthority, CsrPolicy, KeyAlgorithm, LeafTemplate, PrivateKey, Publication, partition_of,
+    CA_PARTITION, CaProfile, CertificateAuthority, CsrPolicy, FULL_PARTITION, KeyAlgorithm, LeafTemplate, PrivateKey,
+    Publication, partition_of,
 };
 use certwave_protocol::ids::Fingerprint;
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
+use super::select::http_date;
 use super::*;
-use crate::clock::now;
+use crate::clock::{machine, now};
 use crate::registry::{CrlPolicy, FleetEntry, Registry};
 
 const DAY: i64 = 86_400;
@@ -237,6 +239,66 @@ async fn a_change_is_published_at_once_and_a_thousand_in_a_handful_of_crls() {
     let made = press.publisher.metrics.crls_published.get() - before;
     assert!(made <= 12, "{made} CRLs for {} revocations", certificates.len());
     running.abort();
+}
+
+/// The API server answers, and both clocks are off by so many days.
+fn both_clocks_are_off(press: &Press, days: i64) {
+    let at = machine() + days * DAY * 1000;
+    press.publisher.clock.heard(&http_date(at / 1000), at, Duration::ZERO);
+}
+
+#[tokio::test]
+async fn what_a_clock_that_was_ahead_has_dated_is_nobodys_last_crl() {
+    let press = Press::new(None).await;
+    let (month, registry) = (Press::month(), Arc::new(Registry::default()));
+    registry.add_issuer(&press.issuer);
+    let certificate = press.issue(1).await;
+    let begins_in = async |scope: &str| {
+        let stamp = press
+            .publisher
+            .stamp(&(press.key_id(), scope.to_owned()))
+            .await
+            .unwrap();
+        stamp.unwrap().this_update - machine() / 1000
+    };
+    let scopes = [CA_PARTITION, FULL_PARTITION, &month];
+    both_clocks_are_off(&press, 400);
+    for scope in scopes {
+        press.publisher.publish(&press.issuer, scope).await.unwrap();
+        assert!(begins_in(scope).await > 399 * DAY);
+    }
+    both_clocks_are_off(&press, 0);
+    // Before the next certificate of the month leaves,
+    press.publisher.ensure(&press.issuer, &month).await.unwrap();
+    assert!(begins_in(&month).await <= 0);
+
+    both_clocks_are_off(&press, 400);
+    press.publisher.publish(&press.issuer, &month).await.unwrap();
+    both_clocks_are_off(&press, 0);
+    // and after a change, or for its age alone.
+    press.revoke(certificate, Reason::KeyCompromise).await;
+    for aging in [false, true] {
+        let wanted = press.publisher.wanted(&registry, aging).await.unwrap();
+        let wanted: Vec<_> = wanted.into_iter().map(|(_, scope)| scope).collect();
+        let expected = if aging {
+            scopes.to_vec()
+        } else {
+            vec![&*month, FULL_PARTITION]
+        };
+        assert!(
+            expected.iter().all(|scope| wanted.iter().any(|one| one == scope)),
+            "{wanted:?}"
+        );
+    }
+    for scope in scopes {
+        press.publisher.publish(&press.issuer, scope).await.unwrap();
+        assert!(begins_in(scope).await <= 0);
+    }
+    assert_eq!(press.published(&month).await.unwrap().2.len(), 1);
+    assert!(
+        press.publisher.wanted(&registry, true).await.unwrap().is_empty(),
+        "once is enough"
+    );
 }
 
 #[tokio::test]

@@ -128,22 +128,25 @@ async fn run(api: Api<DeviceCertificate>, mut joining: mpsc::UnboundedReceiver<S
         let mut events = Box::pin(changes(api.clone(), config).default_backoff());
         // All that there was has been told, and what changes is told as it does.
         let mut current = false;
+        // A listing is under way that nobody has been told of.
+        let mut begins = false;
         let mut listing: Option<Listing> = None;
         while listing.is_some() || !listeners.is_empty() {
             tokio::select! {
                 event = events.next(), if listing.as_ref().is_none_or(|listing| listing.since.len() < MEANWHILE) => match event {
+                    Some(Ok(Event::Init)) => {
+                        (current, begins) = (false, true);
+                        // All is listed anew for everybody: from then on the watch has nothing that was before.
+                        let joined = listing.take().map(|listing| listing.joined);
+                        let all = listeners.into_iter().map(|listener| listener.sender);
+                        listeners = all.chain(joined.into_iter().flatten()).map(fresh).collect();
+                    }
                     Some(Ok(event)) => {
-                        match event {
-                            Event::Init => {
-                                current = false;
-                                // All is listed anew for everybody: from then on the watch has nothing that was before.
-                                let joined = listing.take().map(|listing| listing.joined);
-                                let all = listeners.into_iter().map(|listener| listener.sender);
-                                listeners = all.chain(joined.into_iter().flatten()).map(fresh).collect();
-                            }
-                            Event::InitDone => current = true,
-                            _ => {}
+                        // Not before the first page is there, as in [`list`].
+                        if std::mem::take(&mut begins) {
+                            tell(&listeners, &happened(Event::Init)).await;
                         }
+                        current |= matches!(event, Event::InitDone);
                         let happened = happened(event);
                         tell(&listeners, &happened).await;
                         if let Some(listing) = &mut listing {

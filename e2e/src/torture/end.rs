@@ -83,6 +83,21 @@ impl Rig {
         Ok(wrong)
     }
 
+    /// Keeps the files and, as its disk or server ends with the run, a copy of the ledger. Where they are.
+    pub(super) fn keep(&mut self) -> String {
+        let files = self.stack.keep_files();
+        match self.keep_ledger() {
+            Ok(()) => files,
+            Err(error) => format!("{files} (without the ledger: {error:#})"),
+        }
+    }
+
+    fn keep_ledger(&self) -> Result<()> {
+        let mut backup = Command::new(programs::certwave()?);
+        backup.args(["ledger", "backup", "--ledger", &self.store.url(&self.stack), "--to"]);
+        tools::output(backup.arg(self.stack.directory().join("kept.sqlite"))).map(drop)
+    }
+
     /// Ends the controller and has the ledger's audit checked from its first line to its last; what is wrong.
     pub(super) fn audit(&mut self) -> Result<Vec<String>> {
         self.stack.stop_controller()?;

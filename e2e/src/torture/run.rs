@@ -71,7 +71,7 @@ pub async fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Outcome
     };
     wrong.truncate(TOLD);
     run.counts.seconds = began.elapsed().as_secs();
-    let files = (!wrong.is_empty()).then(|| run.rig.stack.keep_files());
+    let files = (!wrong.is_empty()).then(|| run.rig.keep());
     Ok(Outcome {
         wrong,
         counts: run.counts,

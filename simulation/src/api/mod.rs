@@ -300,7 +300,7 @@ fn line(kind: &str, object: &Value) -> String {
 }
 
 fn headed(code: u16) -> http::response::Builder {
-    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(os::now_ms().unsigned_abs());
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(os::servers_ms().unsigned_abs());
     Response::builder()
         .status(code)
         .header("content-type", "application/json")

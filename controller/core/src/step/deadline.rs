@@ -96,10 +96,11 @@ pub(super) fn on_postpone(ctx: &Context<'_>, device: &Device) -> Decision {
             change(next, Some(Send::Job))
         }
         Some(job) if let Some(deadline) = job.next_deadline() => {
-            // It came to its state by a clock that was put back since, and has as much time left as it had then.
-            let ahead = job.since.saturating_sub(ctx.now).max(0);
-            job.since -= ahead;
-            job.job_deadline = job.job_deadline.map(|d| d.saturating_sub(ahead));
+            // It came to its state by a clock that was put back since: nobody knows how much of its time is over.
+            let anew = (job.since > ctx.now).then(|| ctx.now.saturating_add(ctx.policy.job_timeout));
+            job.job_deadline = job.job_deadline.map(|deadline| anew.unwrap_or(deadline));
+            // With the deadline, or nobody would see that one was set by a clock ahead which is put back after this.
+            job.since = ctx.now;
             job.rearm(ctx.now, ctx.policy);
             job.job_deadline = job.job_deadline.map(|d| job.deadline.map_or(d, |state| state.max(d)));
             // Its own word may have been lost meanwhile: whoever has connected anew since, and said so to nobody, says it again when it is asked.

@@ -52,6 +52,21 @@ fn a_deadline_that_a_clock_years_ahead_has_set_is_set_anew_when_it_is_put_back()
 }
 
 #[test]
+fn a_deadline_that_was_put_off_by_a_clock_ahead_shows_that_it_was() {
+    let p = policy();
+    let accepted = rotating(JobState::Accepted);
+    let ahead = NOW + YEAR * 1000;
+    let (put_off, _) = after(step::step(&ctx(&p, ahead), &accepted, &Event::Postpone));
+    let job = put_off.job.as_ref().unwrap();
+    // The ledger finds those that have to be put right by this.
+    assert!(job.since == ahead && job.next_deadline().unwrap() > ahead);
+    let (right, _) = after(step::step(&ctx(&p, NOW), &put_off, &Event::Postpone));
+    let job = right.job.as_ref().unwrap();
+    assert_eq!(job.since, NOW);
+    assert_eq!(job.next_deadline(), Some(NOW + p.step_timeout));
+}
+
+#[test]
 fn a_deadline_that_passed_for_a_fault_of_ours_is_put_off_and_the_device_asked() {
     let p = policy();
     for (state, said) in [

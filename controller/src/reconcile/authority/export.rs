@@ -17,8 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Authority, AuthorityState};
-use crate::clock::now;
-use crate::publish::{Stamp, is_over, kind_of};
+use crate::publish::{Now, Stamp, is_over, kind_of};
 use crate::reconcile::error::Result;
 use crate::reconcile::secrets;
 use crate::reconcile::shared::Shared;
@@ -120,7 +119,7 @@ async fn see_to(
         return Ok(());
     };
     let key_id = authority.entry.ca.key_id().to_string();
-    let scopes = listed(shared.publisher.scopes(&key_id), now().div_euclid(1000));
+    let scopes = listed(shared.publisher.scopes(&key_id), Now::of(shared.publisher.clock()));
     let same = written
         .get(object)
         .is_some_and(|(before, to, at)| *before == scopes && to == target && at.elapsed() < AGAIN);
@@ -150,10 +149,11 @@ async fn see_to(
 }
 
 /// The CRLs that certificates name: months that are over, deltas and the list of all are left out.
-fn listed(scopes: Vec<(String, Stamp)>, now: i64) -> Vec<(String, Stamp)> {
+fn listed(scopes: Vec<(String, Stamp)>, now: Now) -> Vec<(String, Stamp)> {
     let named = |scope: &str| scope != FULL_PARTITION && kind_of(scope) != "delta";
-    let needed =
-        |(scope, stamp): &(String, Stamp)| named(scope) && !(is_over(scope, stamp) && stamp.next_update <= now);
+    let needed = |(scope, stamp): &(String, Stamp)| {
+        named(scope) && !(is_over(scope, stamp, now) && stamp.next_update <= now.signing)
+    };
     scopes.into_iter().filter(needed).collect()
 }
 
@@ -283,8 +283,12 @@ mod tests {
             (scope.to_owned(), stamp)
         };
         let now = 1_790_100_000;
+        let at = Now {
+            signing: now,
+            latest: now,
+        };
         let scopes = ["2026-01", "2027-01", "2027-01.delta", "ca", "full"];
-        let kept = listed(scopes.map(|scope| made(scope, now - 1)).to_vec(), now);
+        let kept = listed(scopes.map(|scope| made(scope, now - 1)).to_vec(), at);
         let names: Vec<_> = kept.iter().map(|(scope, _)| scope.as_str()).collect();
         assert_eq!(names, ["2027-01", "ca"]);
     }

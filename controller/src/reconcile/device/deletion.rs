@@ -1,6 +1,6 @@
 //! What deleting a `DeviceCertificate` means: nothing is revoked, unless its Fleet says so and goes on.
 
-use certwave_core::model::ObjectRef;
+use certwave_core::model::{Device, Identity, ObjectRef};
 use certwave_core::revocation::Reason;
 use certwave_crds::{DeletionPolicy, Fleet};
 use certwave_ledger::{Act, FleetKey, Mark, Target};
@@ -26,9 +26,27 @@ impl Intake {
     pub(super) async fn revoke_deleted(&self, object: &ObjectRef, deletion: Deletion) -> Result<()> {
         let ledger = &self.shared.ledger;
         // A duplicate declares no device.
-        let Some(device) = persist(&self.shared, || ledger.device_by_object(object)).await? else {
+        match persist(&self.shared, || ledger.device_by_object(object)).await? {
+            Some(device) => self.revoke_device_of(device, deletion).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same for a device whose object's name is another's by now, unless some object declares it.
+    pub(super) async fn revoke_left(&self, identity: &Identity) -> Result<()> {
+        let ledger = &self.shared.ledger;
+        let Some(device) = persist(&self.shared, || ledger.device(identity)).await? else {
             return Ok(());
         };
+        let declared = persist(&self.shared, || ledger.device_by_object(&device.object)).await?;
+        if declared.is_some_and(|declared| declared.id == *identity) {
+            return Ok(());
+        }
+        self.revoke_device_of(device, Deletion::Witnessed).await
+    }
+
+    async fn revoke_device_of(&self, device: Device, deletion: Deletion) -> Result<()> {
+        let ledger = &self.shared.ledger;
         let fleet = FleetKey::of(&device);
         let home = ObjectRef {
             namespace: fleet.namespace.clone(),

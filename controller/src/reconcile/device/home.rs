@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use certwave_core::model::ObjectRef;
+use certwave_core::model::{Identity, ObjectRef};
 use certwave_crds::DeviceCertificate;
 use certwave_ledger::FleetKey;
 
@@ -104,10 +104,15 @@ impl Intake {
         if let Some(device) = known {
             self.shared.counting.mark(FleetKey::of(&device));
         }
-        for next in freed
-            .and_then(|identity| self.refused.remove(&identity))
-            .unwrap_or_default()
-        {
+        match freed {
+            Some(identity) => self.turn_of(&identity, waiting).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Nobody has this identity any more: whoever was refused it gets its turn.
+    pub(super) async fn turn_of(&mut self, identity: &Identity, waiting: &mut Waiting) -> Result<()> {
+        for next in self.refused.remove(identity).unwrap_or_default() {
             self.views.touch(Key::of(&next), |view| view.declared = 0);
             let api = self.shared.api::<DeviceCertificate>(&next.namespace);
             let found = persist(&self.shared, || api.get_opt(&next.name)).await?;

@@ -98,6 +98,12 @@ fn heard(fleet: FleetKey, listed: Result<()>, waiting: &mut Waiting) -> Result<(
     Ok(())
 }
 
+/// Whether what the ledger knows by a deleted object's name is another device: the object was made again for that one, and read by itself before
+/// the watch told of either. That device stays; the one that it was for before was let go when the object was read.
+fn is_another(known: Option<&Identity>, gone: &DeviceCertificate) -> bool {
+    known.is_some_and(|known| known.device.as_str() != gone.spec.device_id)
+}
+
 struct Intake {
     shared: Arc<Shared>,
     views: Arc<Views>,
@@ -134,7 +140,7 @@ impl Intake {
                 Seen::Is(object) => batch.push(object),
                 Seen::Gone(object) => {
                     self.apply(std::mem::take(&mut batch), waiting).await?;
-                    self.delete(&name(&*object), Deletion::Witnessed, waiting).await?;
+                    self.gone(&object, waiting).await?;
                 }
                 Seen::Begins => {
                     self.apply(std::mem::take(&mut batch), waiting).await?;
@@ -272,6 +278,21 @@ impl Intake {
         let _ = self.show.send(Show::Refused { object, verdict }).await;
     }
 
+    /// The watch tells that an object was deleted.
+    async fn gone(&mut self, object: &DeviceCertificate, waiting: &mut Waiting) -> Result<()> {
+        let (own, ledger) = (name(object), &self.shared.ledger);
+        let known = persist(&self.shared, || ledger.device_by_object(&own)).await?;
+        if !is_another(known.map(|device| device.id).as_ref(), object) {
+            return self.delete(&own, Deletion::Witnessed, waiting).await;
+        }
+        let (Some(broker), Ok(device)) = (self.shared.broker().cloned(), object.spec.device_id.parse()) else {
+            return Ok(());
+        };
+        let identity = Identity { broker, device };
+        self.revoke_left(&identity).await?;
+        self.turn_of(&identity, waiting).await
+    }
+
     async fn delete(&mut self, object: &ObjectRef, deletion: Deletion, waiting: &mut Waiting) -> Result<()> {
         let ledger = &self.shared.ledger;
         let known = persist(&self.shared, || ledger.device_by_object(object)).await?;
@@ -370,5 +391,26 @@ where
                 tokio::time::sleep(backoff(failures, rand::random()).max(Duration::from_millis(100))).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_deletion_that_is_told_late_is_not_that_of_the_object_made_again_for_another_device() {
+        let gone = json!({ "metadata": { "name": "pump" }, "spec": { "deviceId": "pump-3", "fleetRef": { "name": "pumps" } } });
+        let gone: DeviceCertificate = serde_json::from_value(gone).unwrap();
+        let known = |device: &str| Identity {
+            broker: "main".parse().unwrap(),
+            device: device.parse().unwrap(),
+        };
+        assert!(!is_another(None, &gone), "a duplicate");
+        assert!(!is_another(Some(&known("pump-3")), &gone));
+        assert!(is_another(Some(&known("pump-4")), &gone));
     }
 }

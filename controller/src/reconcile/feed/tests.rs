@@ -65,7 +65,9 @@ impl Server {
     /// One part that has seen `a`, of version 3, in a listing of version 10, and the watch.
     async fn with_one(&mut self, feed: &Feed) -> (mpsc::Receiver<Seen>, mpsc::UnboundedSender<Value>) {
         let mut first = feed.listen();
-        self.page().await.send((200, listing(10, &[("a", 3)]))).unwrap();
+        let page = self.page().await;
+        assert!(first.try_recv().is_err(), "nothing begins before the listing is there");
+        page.send((200, listing(10, &[("a", 3)]))).unwrap();
         sees(&mut first, &["begins", "a 3", "complete"]).await;
         (first, self.watch().await)
     }
