@@ -20,6 +20,8 @@ pub const TOLERANCE_S: i64 = 300;
 const RESOLUTION_MS: i64 = 1000;
 /// By how much more or less than the time that has passed our clock may go on between two looks, milliseconds. More is a jump.
 const JUMP_MS: i64 = 1000;
+/// The same for what we go by: how far ours is ahead is known to a second, and to the time that an answer took.
+const WOBBLE_MS: i64 = 3000;
 /// For so long an answer of the API server tells what our clock would say had it not jumped: a machine that slept does not count that time.
 const LASTS: Duration = Duration::from_mins(1);
 
@@ -132,7 +134,7 @@ impl Turns {
                 "the clock has jumped: what soaks begins anew, and deadlines are put off by a step"
             );
         }
-        if by.abs().max(ruled_by.abs()) > JUMP_MS {
+        if by.abs() > JUMP_MS || ruled_by.abs() > WOBBLE_MS {
             self.last = Some((at, now));
         }
         let turned = self.last;
@@ -173,12 +175,14 @@ impl Clock {
             ahead,
             at: Some((at, heard)),
         };
-        *self.heard.write().unwrap_or_else(PoisonError::into_inner) = news;
+        let before = std::mem::replace(&mut *self.heard.write().unwrap_or_else(PoisonError::into_inner), news);
         let turned = self
             .trusted
             .send_if_modified(|before| std::mem::replace(before, trusted) != trusted);
-        if turned {
-            self.turns().last = Some((at, news.ruling(heard, at)));
+        // What we go by may jump and return between two looks.
+        let now = news.ruling(heard, at);
+        if turned || now.saturating_sub(before.ruling(heard, at)).saturating_abs() > WOBBLE_MS {
+            self.turns().last = Some((at, now));
         }
         if turned && trusted {
             tracing::info!("the clock agrees with the API server's again");
@@ -238,10 +242,11 @@ impl Clock {
         self.trusted.subscribe()
     }
 
-    /// The later one of our clock and the time that is signed by, Unix milliseconds: what has begun by neither was dated by a clock that was ahead.
-    pub fn latest_time(&self) -> Millis {
+    /// [`signing_time`](Self::signing_time), and the later one of that and our clock: what has begun by neither was dated by a clock that was ahead.
+    pub fn signing_and_latest(&self) -> (Millis, Millis) {
         let (heard, ours, at) = (self.last_heard(), machine(), Instant::now());
-        heard.steadied(ours, at).max(heard.dating(ours, at))
+        let signing = heard.dating(ours, at);
+        (signing, signing.max(heard.steadied(ours, at)))
     }
 
     /// The time to put into what is signed, Unix milliseconds: never after the API server's, as relying parties refuse what begins

@@ -265,7 +265,7 @@ pub struct JobStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
-    /// Since when it is in this state.
+    /// Since when it is in this state, or was given its time again for a fault of the controller's side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::time")]
     pub since: Option<Time>,

@@ -1,6 +1,6 @@
 //! Deadlines: they stand in the ledger, so a restart forgets none.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use certwave_core::model::{Device, Identity, Job, Millis};
 use certwave_core::step::Event;
@@ -15,6 +15,8 @@ const TICK: Duration = Duration::from_millis(500);
 const BATCH: u32 = 256;
 /// So long after a turn of the clock nothing is written any more that was decided before it.
 const SETTLED: Duration = Duration::from_mins(1);
+/// How often they are looked through until then.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Looks for deadlines that have passed, for ever.
 pub(super) async fn run(engine: &Engine) {
@@ -22,22 +24,22 @@ pub(super) async fn run(engine: &Engine) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // The turn of our clock after which deadlines were looked through; the first look is for those of another process.
     let mut put_right = None;
+    let mut put_back_at: Option<Instant> = None;
     loop {
         tick.tick().await;
-        let turned = engine.publisher.clock().turned();
-        if put_right != Some(turned) && engine.publisher.clock().is_trusted() {
+        let clock = engine.publisher.clock();
+        let turned = clock.turned();
+        let due = put_back_at.is_none_or(|at| at.elapsed() >= AGAIN);
+        if put_right != Some(turned) && clock.is_trusted() && due {
             match put_back(engine).await {
-                // What was decided before the turn may still be on its way into the ledger.
-                Ok(true)
-                    if engine
-                        .publisher
-                        .clock()
-                        .agreed_for()
-                        .is_some_and(|time| time >= SETTLED) =>
-                {
-                    put_right = Some(turned);
+                Ok(true) => {
+                    put_back_at = Some(Instant::now());
+                    // What was decided before the turn may still be on its way into the ledger.
+                    if clock.agreed_for().is_some_and(|time| time >= SETTLED) {
+                        put_right = Some(turned);
+                    }
                 }
-                Ok(_) => {}
+                Ok(false) => {}
                 Err(error) => engine.ledger_failed(&error),
             }
         }

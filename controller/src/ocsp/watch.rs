@@ -44,6 +44,12 @@ impl Responder {
 
     /// One round; `seen` is the last change heard of.
     pub(super) async fn look(&self, seen: &mut Option<u64>, now: i64) -> Result<(), LedgerError> {
+        // By a clock that was ahead nobody knows of when what is kept is, whether the ledger answers or not.
+        if self.heard_at.load(Ordering::Acquire) > now.saturating_add(TOLERANCE_S) {
+            self.heard_at.store(now, Ordering::Release);
+            self.cache.clear();
+            self.rounds.restart();
+        }
         let restored = self.source.restored().await?;
         let last = self.source.last_change().await?;
         match *seen {
@@ -56,9 +62,7 @@ impl Responder {
                 *seen = Some(last);
             }
         }
-        // By a clock that was ahead nobody knows of when what is kept is.
-        let put_back = self.heard_at.load(Ordering::Acquire) > now.saturating_add(TOLERANCE_S);
-        if restored || put_back {
+        if restored {
             self.cache.clear();
             self.rounds.restart();
         }

@@ -39,9 +39,10 @@ pub struct Now {
 impl Now {
     /// By this clock.
     pub(crate) fn of(clock: &Clock) -> Self {
+        let (signing, latest) = clock.signing_and_latest();
         Self {
-            signing: clock.signing_time() / 1000,
-            latest: clock.latest_time() / 1000,
+            signing: signing / 1000,
+            latest: latest / 1000,
         }
     }
 
@@ -143,7 +144,7 @@ pub(super) fn renewed_before(this_update: i64, next_update: i64, policy: &CrlPol
 
 /// Whether a partition is dead and its last CRL made: nobody needs another one.
 pub fn is_over(scope: &str, last: &Stamp, now: Now) -> bool {
-    now.has_begun(last.this_update) && end_of(scope).is_some_and(|end| last.this_update >= end)
+    now.has_begun(last.this_update) && end_of(scope).is_some_and(|end| last.this_update >= end && now.signing >= end)
 }
 
 /// CRL numbers rise over restarts and restored backups: by the clock, and by one where the clock stands behind.
@@ -295,6 +296,17 @@ mod tests {
         let made = made(OCTOBER - DAY);
         assert!(!is_due("2026-12", &made, &POLICY, now), "the next one would have ended");
         assert!(made.holds(now));
+    }
+
+    #[test]
+    fn a_month_is_not_over_while_our_clock_alone_says_so() {
+        let now = Now {
+            signing: OCTOBER - 5 * DAY,
+            latest: OCTOBER + 400 * DAY,
+        };
+        let made = made(OCTOBER + 400 * DAY);
+        assert!(!is_over("2026-09", &made, now), "a revocation is still to be published");
+        assert!(is_over("2026-09", &made, at(OCTOBER + 400 * DAY)));
     }
 
     #[test]

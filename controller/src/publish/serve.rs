@@ -65,7 +65,7 @@ async fn answer(crl: &Cached, form: Form, headers: &HeaderMap, now: i64) -> Resp
     let length = body.len();
     // Never in the future (RFC 9110, 8.8.2.1): whoever asks for what is newer than that would get nothing for as long.
     let modified = crl.this_update.min(now);
-    let mut response = match select(headers, &tag, modified, length) {
+    let mut response = match select(headers, &tag, modified, length, now) {
         Selected::Whole => Response::new(Body::from(body)),
         Selected::NotModified => StatusCode::NOT_MODIFIED.into_response(),
         Selected::Part(range) => {

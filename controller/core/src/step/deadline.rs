@@ -99,8 +99,11 @@ pub(super) fn on_postpone(ctx: &Context<'_>, device: &Device) -> Decision {
             // It came to its state by a clock that was put back since: nobody knows how much of its time is over.
             let anew = (job.since > ctx.now).then(|| ctx.now.saturating_add(ctx.policy.job_timeout));
             job.job_deadline = job.job_deadline.map(|deadline| anew.unwrap_or(deadline));
-            // With the deadline, or nobody would see that one was set by a clock ahead which is put back after this.
-            job.since = ctx.now;
+            // With the deadline, or nobody would see that one was set by a clock ahead which is put back after this. Since when a device has been
+            // silent is another matter.
+            if job.state != JobState::TimedOut || anew.is_some() {
+                job.since = ctx.now;
+            }
             job.rearm(ctx.now, ctx.policy);
             job.job_deadline = job.job_deadline.map(|d| job.deadline.map_or(d, |state| state.max(d)));
             // Its own word may have been lost meanwhile: whoever has connected anew since, and said so to nobody, says it again when it is asked.

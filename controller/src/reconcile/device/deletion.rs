@@ -32,10 +32,13 @@ impl Intake {
         }
     }
 
-    /// The same for a device whose object's name is another's by now, unless some object declares it.
-    pub(super) async fn revoke_left(&self, identity: &Identity) -> Result<()> {
+    /// The same for the device of an object of this fleet whose name is another device's by now, unless some object declares it.
+    pub(super) async fn revoke_left(&self, identity: &Identity, object: &ObjectRef, fleet: &FleetKey) -> Result<()> {
         let ledger = &self.shared.ledger;
-        let Some(device) = persist(&self.shared, || ledger.device(identity)).await? else {
+        let known = persist(&self.shared, || ledger.device(identity)).await?;
+        // One that was refused as a duplicate says nothing of whose device it is.
+        let own = |device: &Device| device.object == *object && FleetKey::of(device) == *fleet;
+        let Some(device) = known.filter(own) else {
             return Ok(());
         };
         let declared = persist(&self.shared, || ledger.device_by_object(&device.object)).await?;

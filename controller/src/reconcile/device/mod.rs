@@ -285,11 +285,12 @@ impl Intake {
         if !is_another(known.map(|device| device.id).as_ref(), object) {
             return self.delete(&own, Deletion::Witnessed, waiting).await;
         }
+        // Another broker's part does as much for its own.
         let (Some(broker), Ok(device)) = (self.shared.broker().cloned(), object.spec.device_id.parse()) else {
             return Ok(());
         };
         let identity = Identity { broker, device };
-        self.revoke_left(&identity).await?;
+        self.revoke_left(&identity, &own, &fleet_of(&own, object)).await?;
         self.turn_of(&identity, waiting).await
     }
 
