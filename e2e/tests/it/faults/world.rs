@@ -262,6 +262,16 @@ impl World {
         self.told(renewed.await);
     }
 
+    /// Waits until the objects show these certificates and no others. What a Rotation's status says may be shown before them.
+    pub(crate) async fn wait_shown(&self, expected: &Certificates) {
+        let shown = wait_for("the certificates of before", SOON, || async {
+            let now = self.certificates().await;
+            ensure!(now == *expected, "{now:?}, not {expected:?}");
+            Ok(())
+        });
+        self.told(shown.await);
+    }
+
     /// Asserts that each device starts from the certificate that its object shows, and that OpenSSL accepts that.
     pub(crate) async fn verify(&self) {
         let roots = self.roots().await;

@@ -60,7 +60,7 @@ async fn while_grace_lasts_devices_can_be_sent_back_and_the_new_certificates_are
     let waves = json!([{ "name": "all", "percent": 100, "onBreach": "Rollback" }]);
     world.rotate("run", &revoking(&json!({ "waves": waves }), &json!({ "grace": "1h" })));
     world.phase("run", RotationPhase::RolledBack).await;
-    assert_eq!(world.certificates().await, first);
+    world.wait_shown(&first).await;
     let back = &ids[..2];
     world
         .when("the new certificates' end", |history| {

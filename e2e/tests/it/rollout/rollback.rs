@@ -70,7 +70,7 @@ async fn a_wave_goes_back_from_every_state_that_its_devices_are_in() {
     );
     assert_eq!((canary.rejected, canary.timed_out + canary.lost), (1, 3), "{canary:#?}");
     assert_eq!(canary.in_flight, 0);
-    assert_eq!(world.certificates().await, before);
+    world.wait_shown(&before).await;
 
     // All are switched on again. One of them has the new certificate at hand and proves it: too late, it goes back as well.
     for (name, ids) in [("sent", &sent), ("refuses", &refuses)] {
