@@ -4,6 +4,9 @@
 //! is retired, pruned or archived, and all else goes by the earlier one of both ([`now`]): nothing ends, and nothing falls due, by
 //! a clock that is ahead alone. What is signed must go on, or everybody is locked out; it is dated by the API server's clock then
 //! ([`dating`]), and by that we judge the certificates of others.
+//!
+//! A clock that has jumped since the API server last answered may be right or wrong by now: until it answers again, for a minute at most, we go
+//! by what ours said then and by the time that has passed since, so that nothing is dated, and nothing ends, in the moment before it tells.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -252,7 +255,7 @@ impl Clock {
     /// The time to put into what is signed, Unix milliseconds: never after the API server's, as relying parties refuse what begins
     /// in the future, and the API server's where ours is behind by more than is tolerated.
     pub fn signing_time(&self) -> Millis {
-        self.last_heard().dating(machine(), Instant::now())
+        self.signing_and_latest().0
     }
 }
 

@@ -39,25 +39,6 @@ pub struct Campaign {
     back: Option<i64>,
 }
 
-/// How a Rotation is that should have ended: its phase, what it waits for, and who is where.
-pub fn told(status: &Value) -> String {
-    let conditions = status["conditions"].as_array().into_iter().flatten();
-    let waits = conditions
-        .filter(|condition| condition["type"] == "Progressing")
-        .find_map(|condition| condition["message"].as_str());
-    let counts = status["counts"].as_object().into_iter().flatten();
-    let counts: Vec<_> = counts
-        .filter(|(_, n)| **n != 0)
-        .map(|(name, n)| format!("{name} {n}"))
-        .collect();
-    format!(
-        "{}: {}; {}",
-        status["phase"],
-        waits.unwrap_or_default(),
-        counts.join(", ")
-    )
-}
-
 impl Campaign {
     /// One that has not begun.
     pub fn new(random: &mut StdRng, extent: Extent, devices: usize, mutant: Option<Mutant>) -> Self {
@@ -116,10 +97,9 @@ impl Campaign {
                 break phase;
             }
             if os::elapsed_ms() > end {
-                let jobs = standing::open_jobs(world).await;
                 bail!(
-                    "the Rotation {name} did not end; it is {}; {jobs}",
-                    told(&self.status(world))
+                    "the Rotation {name} did not end; it is {}",
+                    standing::unfinished(world, &name).await
                 );
             }
             self.answer(world, true)?;
@@ -146,11 +126,6 @@ impl Campaign {
         if let Some(strict) = self.strict() {
             world.units[strict.broken].shut_trials(false);
         }
-    }
-
-    fn status(&self, world: &World) -> Value {
-        let rotation = world.ground.api.get(&self.key());
-        rotation.map(|rotation| rotation["status"].clone()).unwrap_or_default()
     }
 
     fn key(&self) -> Key {

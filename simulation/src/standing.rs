@@ -1,7 +1,7 @@
 //! Whether device, ledger and object say the same of each device when all is over, and nothing is left undone.
 
 use certwave_agent::journal::Phase;
-use certwave_core::model::{Identity, JobState};
+use certwave_core::model::{Device, Identity, JobState};
 use certwave_ledger::{FleetKey, LedgerError, OpenSession};
 use certwave_protocol::ids::{BrokerId, Fingerprint};
 
@@ -72,33 +72,45 @@ async fn published(world: &World, found: &mut Vec<String>) -> Result<(), LedgerE
     Ok(())
 }
 
-/// Jobs that have not ended, with their times as seconds from now.
-pub async fn open_jobs(world: &World) -> String {
-    let mut found = Vec::new();
+/// How a Rotation is that should have ended: its phase, what it waits for, who is where, and the jobs that have not ended, with their times as
+/// seconds from now.
+pub async fn unfinished(world: &World, rotation: &str) -> String {
+    let object = world.ground.api.get(&Key::new("rotations", NAMESPACE, rotation));
+    let status = &object.unwrap_or_default()["status"];
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    let waits = conditions
+        .filter(|condition| condition["type"] == "Progressing")
+        .find_map(|condition| condition["message"].as_str());
+    let counts = status["counts"].as_object().into_iter().flatten();
+    let counts = counts.filter(|(_, n)| **n != 0).map(|(name, n)| format!("{name} {n}"));
+    let mut found: Vec<String> = counts.collect();
     for unit in &world.units {
-        let Ok(broker) = BROKER.parse::<BrokerId>() else {
-            continue;
-        };
-        let id = Identity {
-            broker,
-            device: unit.id.clone(),
-        };
-        let Ok(Some(device)) = world.ledger.device(&id).await else {
-            continue;
-        };
-        if let Some(job) = device.open_job() {
+        let device = in_ledger(world, unit).await;
+        if let Some(job) = device.as_ref().and_then(Device::open_job) {
             let from_now = |at: i64| (at - os::now_ms()) / 1000;
             found.push(format!(
-                "d{}: {} since {} s, to end at {:?} s, barred {:?}",
+                "d{}: {} since {} s, to end at {:?} s",
                 unit.number,
                 job.state.as_str(),
                 from_now(job.since),
-                job.next_deadline().map(from_now),
-                device.bar
+                job.next_deadline().map(from_now)
             ));
         }
     }
-    found.join(", ")
+    format!(
+        "{}: {}; {}",
+        status["phase"],
+        waits.unwrap_or_default(),
+        found.join(", ")
+    )
+}
+
+async fn in_ledger(world: &World, unit: &Unit) -> Option<Device> {
+    let identity = Identity {
+        broker: BROKER.parse().ok()?,
+        device: unit.id.clone(),
+    };
+    world.ledger.device(&identity).await.ok()?
 }
 
 /// One whom a person has revoked is out, and its object says so.
@@ -137,11 +149,7 @@ async fn well(world: &World, unit: &Unit, before: Option<&Fingerprint>) -> Vec<S
             job.map(|job| &job.phase)
         ));
     }
-    let (Ok(broker), id) = (BROKER.parse::<BrokerId>(), unit.id.clone()) else {
-        return found;
-    };
-    let device = world.ledger.device(&Identity { broker, device: id }).await;
-    let Ok(Some(device)) = device else {
+    let Some(device) = in_ledger(world, unit).await else {
         found.push("is not in the ledger".to_owned());
         return found;
     };

@@ -329,11 +329,10 @@ impl World {
             self.keep_running();
             self.over(name)
         };
-        let phase = wait_for(&format!("the end of the Rotation {name}"), seconds, over).await;
-        let phase = phase.with_context(|| {
-            let rotation = self.ground.api.get(&Key::new("rotations", NAMESPACE, name));
-            crate::campaign::told(&rotation.unwrap_or_default()["status"])
-        })?;
+        let phase = match wait_for(&format!("the end of the Rotation {name}"), seconds, over).await {
+            Ok(phase) => phase,
+            Err(error) => return Err(error.context(standing::unfinished(self, name).await)),
+        };
         self.ground.history.say(format!("the Rotation {name} is over: {phase}"));
         if phase != "Complete" {
             bail!("the Rotation {name} has ended as {phase}");

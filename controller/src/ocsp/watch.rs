@@ -47,8 +47,7 @@ impl Responder {
         // By a clock that was ahead nobody knows of when what is kept is, whether the ledger answers or not.
         if self.heard_at.load(Ordering::Acquire) > now.saturating_add(TOLERANCE_S) {
             self.heard_at.store(now, Ordering::Release);
-            self.cache.clear();
-            self.rounds.restart();
+            self.forget();
         }
         let restored = self.source.restored().await?;
         let last = self.source.last_change().await?;
@@ -57,14 +56,12 @@ impl Responder {
             Some(before) if before == last => {}
             // The first time; or another ledger stands in the place of the one before, an older copy perhaps.
             _ => {
-                self.cache.clear();
-                self.rounds.restart();
+                self.forget();
                 *seen = Some(last);
             }
         }
         if restored {
-            self.cache.clear();
-            self.rounds.restart();
+            self.forget();
         }
         self.heard_at.store(now, Ordering::Release);
         self.metrics.ledger_heard.set(now);
@@ -77,6 +74,12 @@ impl Responder {
             return Ok(());
         }
         self.sign_for_devices(now).await
+    }
+
+    /// Nothing that was read or signed counts any more.
+    fn forget(&self) {
+        self.cache.clear();
+        self.rounds.restart();
     }
 
     /// Reads all changes after `before`.

@@ -346,8 +346,7 @@ fn judge(
     now: Now,
 ) -> Option<Trouble> {
     let trouble = |reason, message: String| Some(Trouble { reason, message });
-    let (times, now) = (now, now.signing);
-    let left = served.next_update - now;
+    let left = served.next_update - now.signing;
     if served.scope_url.as_deref() != idp {
         let shown = served.scope_url.as_deref().unwrap_or("everything");
         trouble("WrongScope", format!("the CRL served there is for {shown}"))
@@ -356,15 +355,15 @@ fn judge(
             "Expired",
             format!("the CRL ended {} s ago: brokers lock everybody out", -left),
         )
-    } else if !times.has_begun(served.this_update) {
+    } else if !now.has_begun(served.this_update) {
         trouble(
             "NotBegun",
             format!(
                 "the CRL begins in {} s: it was made by a clock that was ahead, and brokers lock everybody out",
-                served.this_update - now
+                served.this_update - now.signing
             ),
         )
-    } else if served.number < last.number && now - last.this_update > LAG {
+    } else if served.number < last.number && now.signing - last.this_update > LAG {
         trouble(
             "Stale",
             format!(
@@ -414,18 +413,7 @@ mod tests {
             tag: None,
         };
         change(&mut served);
-        judge(
-            &served,
-            &last,
-            Some(URL),
-            &POLICY,
-            false,
-            Now {
-                signing: NOW,
-                latest: NOW,
-            },
-        )
-        .map(|trouble| trouble.reason)
+        judge(&served, &last, Some(URL), &POLICY, false, Now::at(NOW)).map(|trouble| trouble.reason)
     }
 
     #[test]

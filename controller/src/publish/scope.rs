@@ -10,6 +10,7 @@ use crate::registry::CrlPolicy;
 
 /// What is appended to a partition's name for its delta CRLs.
 const DELTA: &str = ".delta";
+
 /// A CRL that is out. Times are Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
@@ -43,6 +44,15 @@ impl Now {
         Self {
             signing: signing / 1000,
             latest: latest / 1000,
+        }
+    }
+
+    /// By clocks that agree.
+    #[cfg(test)]
+    pub(crate) const fn at(now: i64) -> Self {
+        Self {
+            signing: now,
+            latest: now,
         }
     }
 
@@ -118,13 +128,12 @@ pub(super) fn is_due(scope: &str, last: &Stamp, policy: &CrlPolicy, now: Now) ->
     if !now.has_begun(last.this_update) || overtaken {
         return true;
     }
-    let now = now.signing;
     if let Some(end) = end_of(scope)
-        && now >= end
+        && now.signing >= end
     {
         return last.this_update < end;
     }
-    last.names_deltas != names_deltas(scope, policy) || last.next_update - renew_before(last, policy) <= now
+    last.names_deltas != names_deltas(scope, policy) || last.next_update - renew_before(last, policy) <= now.signing
 }
 
 /// Whether a scope's CRL says where its delta CRLs are. The list of everything has none.
@@ -164,13 +173,6 @@ mod tests {
         renew_before: 3 * DAY,
         complete_every: None,
     };
-
-    fn at(now: i64) -> Now {
-        Now {
-            signing: now,
-            latest: now,
-        }
-    }
 
     fn made(this_update: i64) -> Stamp {
         Stamp {
@@ -221,14 +223,17 @@ mod tests {
     #[test]
     fn a_crl_is_made_anew_before_its_end() {
         let crl = made(OCTOBER);
-        assert!(!is_due("ca", &crl, &POLICY, at(OCTOBER + 4 * DAY - 1)));
-        assert!(is_due("ca", &crl, &POLICY, at(OCTOBER + 4 * DAY)));
+        assert!(!is_due("ca", &crl, &POLICY, Now::at(OCTOBER + 4 * DAY - 1)));
+        assert!(is_due("ca", &crl, &POLICY, Now::at(OCTOBER + 4 * DAY)));
         let hasty = CrlPolicy {
             renew_before: 30 * DAY,
             ..POLICY
         };
-        assert!(!is_due("ca", &crl, &hasty, at(OCTOBER + 3 * DAY)), "not in every round");
-        assert!(is_due("ca", &crl, &hasty, at(OCTOBER + 4 * DAY)));
+        assert!(
+            !is_due("ca", &crl, &hasty, Now::at(OCTOBER + 3 * DAY)),
+            "not in every round"
+        );
+        assert!(is_due("ca", &crl, &hasty, Now::at(OCTOBER + 4 * DAY)));
     }
 
     #[test]
@@ -244,28 +249,28 @@ mod tests {
         };
         for scope in ["ca", "2026-12"] {
             assert!(
-                is_due(scope, &plain, &deltas, at(OCTOBER)) && is_due(scope, &named, &POLICY, at(OCTOBER)),
+                is_due(scope, &plain, &deltas, Now::at(OCTOBER)) && is_due(scope, &named, &POLICY, Now::at(OCTOBER)),
                 "{scope}"
             );
             assert!(
-                !is_due(scope, &named, &deltas, at(OCTOBER)) && !is_due(scope, &plain, &POLICY, at(OCTOBER)),
+                !is_due(scope, &named, &deltas, Now::at(OCTOBER)) && !is_due(scope, &plain, &POLICY, Now::at(OCTOBER)),
                 "{scope}"
             );
         }
         for scope in ["full", "2026-12.delta"] {
-            assert!(!is_due(scope, &plain, &deltas, at(OCTOBER)), "{scope}");
+            assert!(!is_due(scope, &plain, &deltas, Now::at(OCTOBER)), "{scope}");
         }
     }
 
     #[test]
     fn a_dead_partition_gets_one_more_crl_and_no_other() {
         let before = made(OCTOBER - DAY);
-        assert!(!is_due("2026-09", &before, &POLICY, at(OCTOBER - 1)));
-        assert!(is_due("2026-09", &before, &POLICY, at(OCTOBER)));
+        assert!(!is_due("2026-09", &before, &POLICY, Now::at(OCTOBER - 1)));
+        assert!(is_due("2026-09", &before, &POLICY, Now::at(OCTOBER)));
         let last = made(OCTOBER + 5);
         for later in [OCTOBER + 5, OCTOBER + 400 * DAY] {
-            assert!(is_over("2026-09", &last, at(later)) && !is_over("2026-09", &before, at(later)));
-            assert!(!is_due("2026-09", &last, &POLICY, at(later)));
+            assert!(is_over("2026-09", &last, Now::at(later)) && !is_over("2026-09", &before, Now::at(later)));
+            assert!(!is_due("2026-09", &last, &POLICY, Now::at(later)));
         }
     }
 
@@ -275,13 +280,13 @@ mod tests {
         for scope in ["ca", "full", "2026-09", "2026-12", "2026-12.delta"] {
             for ahead in [TOLERANCE_S + 1, 8 * DAY, 400 * DAY] {
                 let made = made(now + ahead);
-                assert!(is_due(scope, &made, &POLICY, at(now)), "{scope}, {ahead}");
-                assert!(!is_over(scope, &made, at(now)), "{scope}, {ahead}");
-                assert!(!made.holds(at(now)), "{scope}, {ahead}");
+                assert!(is_due(scope, &made, &POLICY, Now::at(now)), "{scope}, {ahead}");
+                assert!(!is_over(scope, &made, Now::at(now)), "{scope}, {ahead}");
+                assert!(!made.holds(Now::at(now)), "{scope}, {ahead}");
             }
             let made = made(now + TOLERANCE_S);
             assert!(
-                !is_due(scope, &made, &POLICY, at(now)) && made.holds(at(now)),
+                !is_due(scope, &made, &POLICY, Now::at(now)) && made.holds(Now::at(now)),
                 "{scope}"
             );
         }
@@ -306,7 +311,7 @@ mod tests {
         };
         let made = made(OCTOBER + 400 * DAY);
         assert!(!is_over("2026-09", &made, now), "a revocation is still to be published");
-        assert!(is_over("2026-09", &made, at(OCTOBER + 400 * DAY)));
+        assert!(is_over("2026-09", &made, Now::at(OCTOBER + 400 * DAY)));
     }
 
     #[test]
@@ -316,12 +321,12 @@ mod tests {
             number: next_number(ahead.unsigned_abs() * 1000 + 7, OCTOBER * 1000),
             ..made(OCTOBER)
         };
-        assert!(!is_due("2026-12", &after, &POLICY, at(ahead)));
-        assert!(is_due("2026-12", &after, &POLICY, at(ahead + 1)));
+        assert!(!is_due("2026-12", &after, &POLICY, Now::at(ahead)));
+        assert!(is_due("2026-12", &after, &POLICY, Now::at(ahead + 1)));
         let then = Stamp {
             number: next_number(after.number, (ahead + 1) * 1000),
             ..made(ahead + 1)
         };
-        assert!(!is_due("2026-12", &then, &POLICY, at(ahead + 2)));
+        assert!(!is_due("2026-12", &then, &POLICY, Now::at(ahead + 2)));
     }
 }

@@ -2,7 +2,7 @@
 
 use certwave_protocol::code::Code;
 
-use crate::model::{Device, Job, JobKind, JobState};
+use crate::model::{Device, Job, JobKind, JobState, Millis};
 use crate::revocation::Bar;
 
 use super::event::{Context, Decision, Send};
@@ -98,14 +98,15 @@ pub(super) fn on_postpone(ctx: &Context<'_>, device: &Device) -> Decision {
         Some(job) if let Some(deadline) = job.next_deadline() => {
             // It came to its state by a clock that was put back since: nobody knows how much of its time is over.
             let anew = (job.since > ctx.now).then(|| ctx.now.saturating_add(ctx.policy.job_timeout));
-            job.job_deadline = job.job_deadline.map(|deadline| anew.unwrap_or(deadline));
             // With the deadline, or nobody would see that one was set by a clock ahead which is put back after this. Since when a device has been
             // silent is another matter.
             if job.state != JobState::TimedOut || anew.is_some() {
                 job.since = ctx.now;
             }
             job.rearm(ctx.now, ctx.policy);
-            job.job_deadline = job.job_deadline.map(|d| job.deadline.map_or(d, |state| state.max(d)));
+            job.job_deadline = job
+                .job_deadline
+                .map(|before| anew.unwrap_or(before).max(job.deadline.unwrap_or(Millis::MIN)));
             // Its own word may have been lost meanwhile: whoever has connected anew since, and said so to nobody, says it again when it is asked.
             // In its time a device does so by itself.
             let asked = if deadline <= ctx.now { awaited(job) } else { None };

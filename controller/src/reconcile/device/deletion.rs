@@ -23,32 +23,7 @@ pub(super) enum Deletion {
 
 impl Intake {
     /// Revokes a deleted object's device, where that is what its Fleet asks for. To be called before the object is withdrawn.
-    pub(super) async fn revoke_deleted(&self, object: &ObjectRef, deletion: Deletion) -> Result<()> {
-        let ledger = &self.shared.ledger;
-        // A duplicate declares no device.
-        match persist(&self.shared, || ledger.device_by_object(object)).await? {
-            Some(device) => self.revoke_device_of(device, deletion).await,
-            None => Ok(()),
-        }
-    }
-
-    /// The same for the device of an object of this fleet whose name is another device's by now, unless some object declares it.
-    pub(super) async fn revoke_left(&self, identity: &Identity, object: &ObjectRef, fleet: &FleetKey) -> Result<()> {
-        let ledger = &self.shared.ledger;
-        let known = persist(&self.shared, || ledger.device(identity)).await?;
-        // One that was refused as a duplicate says nothing of whose device it is.
-        let own = |device: &Device| device.object == *object && FleetKey::of(device) == *fleet;
-        let Some(device) = known.filter(own) else {
-            return Ok(());
-        };
-        let declared = persist(&self.shared, || ledger.device_by_object(&device.object)).await?;
-        if declared.is_some_and(|declared| declared.id == *identity) {
-            return Ok(());
-        }
-        self.revoke_device_of(device, Deletion::Witnessed).await
-    }
-
-    async fn revoke_device_of(&self, device: Device, deletion: Deletion) -> Result<()> {
+    pub(super) async fn revoke_deleted(&self, device: Device, deletion: Deletion) -> Result<()> {
         let ledger = &self.shared.ledger;
         let fleet = FleetKey::of(&device);
         let home = ObjectRef {
@@ -89,6 +64,23 @@ impl Intake {
             certificates,
         });
         Ok(())
+    }
+
+    /// [`revoke_deleted`](Self::revoke_deleted) for the device of an object of this fleet whose name is another device's by now, unless some object
+    /// declares it.
+    pub(super) async fn revoke_left(&self, identity: &Identity, object: &ObjectRef, fleet: &FleetKey) -> Result<()> {
+        let ledger = &self.shared.ledger;
+        let known = persist(&self.shared, || ledger.device(identity)).await?;
+        // One that was refused as a duplicate says nothing of whose device it is.
+        let own = |device: &Device| device.object == *object && FleetKey::of(device) == *fleet;
+        let Some(device) = known.filter(own) else {
+            return Ok(());
+        };
+        let declared = persist(&self.shared, || ledger.device_by_object(&device.object)).await?;
+        if declared.is_some_and(|declared| declared.id == *identity) {
+            return Ok(());
+        }
+        self.revoke_deleted(device, Deletion::Witnessed).await
     }
 
     /// Why nothing is revoked, if nothing is. Asked of the API server itself: what the watches show may be late.

@@ -87,7 +87,9 @@ impl Intake {
         let api = self.shared.api::<DeviceCertificate>(&object.namespace);
         let found = persist(&self.shared, || api.get_metadata_opt(&object.name)).await?;
         if found.is_none() {
-            return self.delete(object, Deletion::Found, waiting).await;
+            let ledger = &self.shared.ledger;
+            let known = persist(&self.shared, || ledger.device_by_object(object)).await?;
+            return self.delete(object, known, Deletion::Found, waiting).await;
         }
         self.let_go(object, waiting).await
     }

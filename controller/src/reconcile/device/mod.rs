@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use certwave_core::model::{Identity, ObjectRef};
+use certwave_core::model::{Device, Identity, ObjectRef};
 use certwave_crds::DeviceCertificate;
 use certwave_ledger::{Declaration, Declared, FleetKey, LedgerError};
 use certwave_protocol::ids::{BrokerId, DeviceId};
@@ -282,8 +282,8 @@ impl Intake {
     async fn gone(&mut self, object: &DeviceCertificate, waiting: &mut Waiting) -> Result<()> {
         let (own, ledger) = (name(object), &self.shared.ledger);
         let known = persist(&self.shared, || ledger.device_by_object(&own)).await?;
-        if !is_another(known.map(|device| device.id).as_ref(), object) {
-            return self.delete(&own, Deletion::Witnessed, waiting).await;
+        if !is_another(known.as_ref().map(|device| &device.id), object) {
+            return self.delete(&own, known, Deletion::Witnessed, waiting).await;
         }
         // Another broker's part does as much for its own.
         let (Some(broker), Ok(device)) = (self.shared.broker().cloned(), object.spec.device_id.parse()) else {
@@ -294,16 +294,25 @@ impl Intake {
         self.turn_of(&identity, waiting).await
     }
 
-    async fn delete(&mut self, object: &ObjectRef, deletion: Deletion, waiting: &mut Waiting) -> Result<()> {
-        let ledger = &self.shared.ledger;
-        let known = persist(&self.shared, || ledger.device_by_object(object)).await?;
+    /// The object is gone; `known` is the device that it declares, by the ledger.
+    async fn delete(
+        &mut self,
+        object: &ObjectRef,
+        known: Option<Device>,
+        deletion: Deletion,
+        waiting: &mut Waiting,
+    ) -> Result<()> {
+        let elsewhere = |known: &Device| Some(&known.id.broker) != self.shared.broker();
         // The controller's part has no devices, and another broker's has its own holder.
-        if self.shared.leads() || known.is_some_and(|known| Some(&known.id.broker) != self.shared.broker()) {
+        if self.shared.leads() || known.as_ref().is_some_and(elsewhere) {
             self.views.remove(Key::of(object));
             let _ = self.show.send(Show::Gone(object.clone())).await;
             return Ok(());
         }
-        self.revoke_deleted(object, deletion).await?;
+        // A duplicate declares no device.
+        if let Some(device) = known {
+            self.revoke_deleted(device, deletion).await?;
+        }
         self.views.remove(Key::of(object));
         let _ = self.show.send(Show::Gone(object.clone())).await;
         self.let_go(object, waiting).await
