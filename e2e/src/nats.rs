@@ -15,7 +15,7 @@ use crate::wait::wait_for;
 use crate::{ports, tools};
 
 /// The password of the system account's user.
-pub const PASSWORD: &str = "only-for-this-test";
+pub const PASSWORD: &str = "only-for-this-test-of-a-NATS-server";
 /// A login that is good, but not for the system account.
 const ANOTHER_ACCOUNT: &str = "OTHER { users: [ { user: monitor, password: $CERTWAVE_PASSWORD } ] }\n";
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples/nats");
