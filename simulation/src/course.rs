@@ -78,6 +78,9 @@ impl Course {
     pub fn begins(&mut self, device: usize, now: i64, busy: &BTreeSet<usize>) -> Vec<String> {
         let others = busy.iter().copied().filter(|other| *other != device).collect();
         let mut found = Vec::new();
+        if !self.rollout.is_for(device) {
+            found.push(format!("selection: d{device} began, which the Rotation is not for"));
+        }
         found.extend(self.crowded(device, &others));
         found.extend(self.hasty(device, now, others.len()));
         let number = self.wave(device);

@@ -33,6 +33,8 @@ pub enum Mutant {
     SiteIsIgnored,
     /// More devices may begin within a minute than was asked for.
     RateIsIgnored,
+    /// A Rotation is of all devices where it was asked for some.
+    SelectorIsIgnored,
     /// A Rotation has one wave where several were asked for.
     WavesAreIgnored,
     /// Its waves do not soak.
@@ -78,6 +80,7 @@ impl Mutant {
             Self::LimitIsIgnored
             | Self::SiteIsIgnored
             | Self::RateIsIgnored
+            | Self::SelectorIsIgnored
             | Self::WavesAreIgnored
             | Self::SoakIsIgnored
             | Self::ApprovalIsIgnored

@@ -22,6 +22,8 @@ pub struct Rollout {
     pub per_minute: Option<usize>,
     /// Whether of each site only one device may be in flight.
     pub per_site: bool,
+    /// The one site that it is for, where it is not for all.
+    pub only: Option<usize>,
     /// Its waves; none: all come at once, and whatever fails is forgiven.
     pub stages: Option<Stages>,
 }
@@ -64,19 +66,26 @@ impl Rollout {
             in_flight,
             per_minute: None,
             per_site: false,
+            only: None,
             stages: None,
         }
     }
 
-    /// Draws one for so many devices: every other time a plain one, as what goes wrong in that is not hidden by waiting.
+    /// Whether it is for this device.
+    pub fn is_for(&self, device: usize) -> bool {
+        self.only.is_none_or(|only| only == site(device))
+    }
+
+    /// Draws one for so many devices: every other time a plain one, mostly of some devices, as what goes wrong in that is not hidden by waiting.
     pub fn draw(random: &mut StdRng, devices: usize, in_flight: usize) -> Self {
         let mut rollout = Self::plain(in_flight);
         if devices < FEWEST || random.random_bool(0.5) {
+            rollout.only = random.random_bool(0.75).then(|| random.random_range(0..SITES));
             return rollout;
         }
         rollout.per_site = random.random_bool(0.25);
         rollout.per_minute = random
-            .random_bool(0.1)
+            .random_bool(0.05)
             .then(|| (devices * random.random_range(4..8) / 10).max(1));
         rollout.stages = random.random_bool(0.8).then(|| Stages {
             soak: [0, 2, 6][random.random_range(0..3)],
@@ -96,6 +105,7 @@ impl Rollout {
             Some(Mutant::LimitIsIgnored) => told.in_flight = 1000,
             Some(Mutant::SiteIsIgnored) => told.per_site = false,
             Some(Mutant::RateIsIgnored) => told.per_minute = None,
+            Some(Mutant::SelectorIsIgnored) => told.only = None,
             Some(Mutant::WavesAreIgnored) => told.stages = None,
             _ => {}
         }
@@ -118,6 +128,9 @@ impl Rollout {
             limits["perGroup"] = json!({ "by": "site", "maxUnavailable": 1 });
         }
         let mut spec = json!({ "fleetRef": { "name": fleet }, "reason": "Manual", "limits": limits });
+        if let Some(only) = self.only {
+            spec["selector"] = json!({ "matchLabels": { "site": site_name(only) } });
+        }
         let Some(stages) = &self.stages else {
             return spec;
         };
@@ -158,8 +171,12 @@ pub fn site(device: usize) -> usize {
     device % SITES
 }
 
+fn site_name(site: usize) -> String {
+    format!("site-{site}")
+}
+
 /// A device's labels.
 pub fn labels(device: usize) -> Value {
     let ring = RINGS.get(wave(device)).copied().unwrap_or("rest");
-    json!({ "ring": ring, "site": format!("site-{}", site(device)) })
+    json!({ "ring": ring, "site": site_name(site(device)) })
 }

@@ -13,7 +13,8 @@ use crate::world::{BROKER, FLEET, NAMESPACE, World};
 /// So many are told: of thousands nobody wants to read all.
 const SAID: usize = 20;
 
-/// What keeps the devices from standing as they should after a Rotation in fair weather. `before` is what they started from before it.
+/// What keeps the devices from standing as they should after a Rotation in fair weather. `before` is what they started from
+/// before it, where it must have brought each something new.
 pub async fn disagreements(world: &World, before: &[Option<Fingerprint>]) -> Vec<String> {
     let mut found = Vec::new();
     for (unit, before) in world.units.iter().zip(before) {
@@ -49,6 +50,18 @@ pub async fn disagreements(world: &World, before: &[Option<Fingerprint>]) -> Vec
         found.push(format!("the ledger does not say what is published: {error}"));
     }
     found
+}
+
+/// Whether every device that is let in has confirmed its last job.
+pub async fn all_confirmed(world: &World) -> bool {
+    for unit in &world.units {
+        let job = in_ledger(world, unit).await.and_then(|device| device.job);
+        let confirmed = job.is_some_and(|job| job.state == JobState::Confirmed);
+        if !confirmed && !world.ground.judge.is_barred(unit.number) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Every CRL that is published must be one that relying parties go by, and say all.

@@ -1,5 +1,5 @@
 //! Everything that runs, and one run of it: the fleet enrols, everything goes wrong while it rotates, the weather clears up, it rotates
-//! once more, and all must agree.
+//! once more where somebody was left behind, and all must agree.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,9 @@ const IN_FLIGHT: usize = 2;
 const STEP: i64 = 20;
 const TRIAL: i64 = 20;
 /// One run of so many is long.
-const LONG_ONE_OF: u32 = 32;
+const LONG_ONE_OF: u32 = 64;
+/// One run of so many rotates once more although all devices have new certificates.
+const ONCE_MORE_ONE_OF: u32 = 4;
 /// How often somebody looks.
 pub const LOOK: Duration = Duration::from_millis(500);
 
@@ -245,9 +247,14 @@ impl World {
         // Whoever was released is in the line again.
         let free = || (!self.ground.judge.awaits_release()).then_some(());
         wait_for("the release of who was on hold", 120, free).await?;
-        let before = self.certificates();
-        self.rotate("last", &Rollout::plain(in_flight(self.units.len())), mutant)?;
-        self.complete("last", 400).await?;
+        // Whoever was on hold meanwhile may have gone back since, so that only another Rotation brings everybody something new.
+        let mut before = vec![None; self.units.len()];
+        let once_more = random.random_range(0..ONCE_MORE_ONE_OF) == 0;
+        if once_more || !standing::all_confirmed(self).await {
+            before = self.certificates();
+            self.rotate("last", &Rollout::plain(in_flight(self.units.len())), mutant)?;
+            self.complete("last", 400).await?;
+        }
         // Until all have been told of the end, and old certificates are retired.
         let mut left = Vec::new();
         for _ in 0..240 {
