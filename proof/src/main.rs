@@ -1,11 +1,11 @@
-//! Searches the large scenarios: `certwave-proof [threads] [part of a name]`. Several threads are faster and do not find the
+//! Searches all scenarios, those of the tests first: `certwave-proof [threads] [part of a name]`. Several threads are faster and do not find the
 //! shortest ways.
 #![allow(missing_docs)]
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
-use certwave_proof::scenario::LARGE;
+use certwave_proof::scenario::{LARGE, SMALL};
 use certwave_proof::search::search;
 
 fn main() -> ExitCode {
@@ -15,7 +15,8 @@ fn main() -> ExitCode {
         .unwrap_or(NonZeroUsize::MIN);
     let mut holds = true;
     let part = std::env::args().nth(2).unwrap_or_default();
-    for scenario in LARGE.into_iter().filter(|scenario| scenario.name.contains(&part)) {
+    let all = SMALL.into_iter().chain(LARGE);
+    for scenario in all.filter(|scenario| scenario.name.contains(&part)) {
         let report = search(scenario, None, threads);
         println!("{report}");
         report.broken.iter().for_each(|broken| println!("{broken}"));

@@ -2,7 +2,7 @@
 //! Rotations run one after the other. What held is judged by what devices, broker and relying parties recorded, not by what the
 //! controller says of itself.
 //!
-//! `make torture` does it for minutes with hundreds of devices, `make test` for a minute with some dozens.
+//! `make torture` does it for minutes with hundreds of devices, `make test` for half a minute with some dozens, with each kind of ledger.
 
 mod campaign;
 mod end;

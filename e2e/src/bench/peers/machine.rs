@@ -43,10 +43,10 @@ pub(super) fn today() -> String {
     Timestamp::now().strftime("%Y-%m-%d").to_string()
 }
 
-/// This version of Certwave, with its commit where that can be told.
+/// This version of Certwave, with its commit, and whether it was changed since, where that can be told.
 pub(super) fn certwave() -> String {
     let mut git = Command::new("git");
-    git.args(["rev-parse", "--short", "HEAD"])
+    git.args(["describe", "--always", "--dirty"])
         .current_dir(env!("CARGO_MANIFEST_DIR"));
     let commit = tools::output(&mut git).map(|commit| format!(" ({})", commit.trim()));
     format!("Certwave {}{}", env!("CARGO_PKG_VERSION"), commit.unwrap_or_default())

@@ -15,8 +15,8 @@ use certwave_protocol::envelope::sign_up;
 use certwave_protocol::message::{Body, Type};
 use serde_json::json;
 
-use super::device::{Device, ask, claim_line};
-use super::keys::{Key, forge};
+use super::device::{Device, Mark, ask, certificate, claim_line, enrol};
+use super::keys::{Credential, Key, forge};
 use super::plant::{Plant, World};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -152,6 +152,32 @@ async fn the_claims_listener_lets_nobody_speak_for_a_device_or_hear_it() {
 
     plant.rotate("after").await;
     victim.rotate().await;
+}
+
+#[tokio::test]
+async fn a_devices_certificate_enrols_nobody() {
+    let (plant, claim) = Plant::new("acl-enrol", &["acl-9", "acl-10"]).await;
+    let attacker = Device::enrolled(&plant, &claim, "acl-9").await;
+    let broker = &plant.world.stack.broker;
+    let (holder, mut line) = (format!("~claim.{}", claim.name), claim_line(plant.world, &claim).await);
+    let payload = enrol(plant.world, "acl-10", line.session, Key::new().request("acl-10"));
+    let asked = sign_up(&payload, &attacker.active.key.signing, attacker.active.fingerprint);
+    for address in [broker.claim_address(), broker.device_address()] {
+        let mut connection = open(plant.world, address, &attacker.active.identity, "acl-9").await;
+        for speaker in [holder.as_str(), "acl-9", "acl-10"] {
+            let topic = format!("certwave/{speaker}/up/enrol");
+            connection.publish(&topic, &asked, false).await.unwrap();
+        }
+        // The broker has done with the connection above by the time that it takes this one.
+        drop(open(plant.world, address, &attacker.active.identity, "acl-9").await);
+    }
+    assert!(plant.status("acl-10").await.certificates.current.is_none());
+
+    // The first thing that the claim's holder hears is for what it asks itself.
+    let key = Key::new();
+    let answer = ask(plant.world, &mut line, &claim, "acl-10", key.request("acl-10")).await;
+    let device = Credential::new(key, certificate(&answer));
+    Device::commissioned(plant.world, "acl-10", device, Mark::of(&answer)).await;
 }
 
 /// When the controller's connections last began or ended.

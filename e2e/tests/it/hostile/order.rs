@@ -109,6 +109,14 @@ async fn a_job_moves_by_its_own_messages_in_their_order_and_by_nothing_else() {
         assert_eq!(state.as_deref(), Some("Sent"), "{what}");
     }
 
+    device
+        .say_by(&other.active, Some(mark), status(Step::Accepted, None))
+        .await;
+    device
+        .line
+        .refused("accepted, by another device", Type::Status, Code::WrongKey)
+        .await;
+
     // Accepted.
     device.say(Some(mark), status(Step::Accepted, None)).await;
     device.say(Some(mark), status(Step::Accepted, None)).await;
@@ -116,6 +124,11 @@ async fn a_job_moves_by_its_own_messages_in_their_order_and_by_nothing_else() {
     let key = Key::new();
     let csr = request(key.request("order-1"));
     refuse_marks(&mut device, mark, &csr).await;
+    device.say_by(&other.active, Some(mark), csr.clone()).await;
+    device
+        .line
+        .refused("csr by another device", Type::Csr, Code::WrongKey)
+        .await;
     let state = device
         .refused("tested before the certificate", mark, tested(own), Code::OutOfOrder)
         .await;

@@ -166,9 +166,18 @@ async fn written(world: &mut World, device: &str) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn is_there(written: &BTreeMap<String, Vec<u8>>, also: &[&str]) {
-    for wanted in ["certwave.log", "m.log", "m.json", "events", "bundle"]
-        .iter()
-        .chain(also)
+    for wanted in [
+        "certwave.log",
+        "m.log",
+        "m.json",
+        "events",
+        "bundle",
+        "certwave",
+        "metrics",
+        "history",
+    ]
+    .iter()
+    .chain(also)
     {
         assert!(
             written.get(*wanted).is_some_and(|text| text.len() > 100),
